@@ -1,0 +1,54 @@
+# make demo   the whole loop on this machine, offline: five rounds, a solver that gets better
+# make test   all checks: style, types, import layers, tests
+PYTHON ?= python3
+SEED ?= 7
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo demo-control test test-slow lint bench clean
+
+help:
+	@echo "make demo          five rounds on the embedded default, in runs/demo (SEED=11 picks a seed)"
+	@echo "make demo-control  the same with shuffled labels, in runs/demo-control"
+	@echo "make test          style, types, import layers and tests; make test-slow adds the long ones"
+	@echo "make install       make .venv only"
+	@echo "make bench         the scripts behind the figures of the README"
+
+install: $(INSTALLED)
+
+$(INSTALLED): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "ProSetting needs Python 3.11 or newer, $(PYTHON) is older: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "$(PYTHON) cannot make virtual environments. On Debian: apt install python3-venv"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (about two minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' requirements.txt)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $(INSTALLED)
+
+demo: $(INSTALLED)
+	@$(BIN)/python -m prosetting.demo run --seed $(SEED)
+
+demo-control: $(INSTALLED)
+	@$(BIN)/python -m prosetting.demo run --seed $(SEED) --control
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	PYTHONPATH=src $(BIN)/lint-imports --no-cache
+
+test: lint
+	$(BIN)/pytest -m "not slow and not gpu" --cov --cov-report=term:skip-covered --cov-fail-under=85
+
+test-slow: $(INSTALLED)
+	$(BIN)/pytest -m "not gpu"
+
+bench: $(INSTALLED)
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .coverage*

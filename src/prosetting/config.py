@@ -1,0 +1,443 @@
+"""Every setting, in one validated model: its name, type, default, unit and meaning.
+
+Values come from, strongest first: command-line flags, the environment, the `.env` file, the defaults.
+`docs/settings.md` is generated from this file (`python -m prosetting.config`). Light to import: no torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+
+from prosetting.errors import ConfigError
+
+Source = Literal["flag", "environment", "file"]
+
+
+def _split_commas(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _none_if_empty(value: object) -> object:
+    return None if value == "" else value
+
+
+CommaInts = Annotated[tuple[int, ...], BeforeValidator(_split_commas)]
+CommaFloats = Annotated[tuple[float, ...], BeforeValidator(_split_commas)]
+CommaWords = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
+OptionalText = Annotated[str | None, BeforeValidator(_none_if_empty)]
+OptionalPath = Annotated[Path | None, BeforeValidator(_none_if_empty)]
+OptionalCount = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_none_if_empty)]
+
+
+def _setting(default: Any, meaning: str, *, unit: str = "", fixed: bool = False, **limits: Any) -> Any:
+    """One setting. `fixed`: it decides what the run computes, so a workspace keeps it for life."""
+    extra: dict[str, Any] = {"unit": unit, "fixed": fixed}
+    return Field(default, description=meaning, json_schema_extra=extra, **limits)
+
+
+class Settings(BaseModel):
+    """All settings of a run. The environment variable of `total_rounds` is TOTAL_ROUNDS, its flag --total-rounds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+    # Models and files
+    solver_model_path: str = _setting(
+        "",
+        "Solver to train: a Hugging Face model folder, or a hub name such as Qwen/Qwen3-8B. A run needs it",
+        fixed=True,
+    )
+    generator_model_path: OptionalText = _setting(
+        None,
+        "Base model of the Generator. Read and checked, not trained yet: its training data is written every round",
+    )
+    questions_file: Path = _setting(
+        Path("DataSet/seed_questions.json"), "The first round's questions, .json or .jsonl (docs/files.md)"
+    )
+    validation_data_file: OptionalPath = _setting(
+        None, "Held-out questions that score every checkpoint and never enter a pool. Empty: no scores"
+    )
+    workspace_dir: Path = _setting(Path("/tmp/prosetting_workspace"), "Where a run keeps everything it makes")
+    log_dir: OptionalPath = _setting(None, "Where log files go. Empty: WORKSPACE_DIR/logs")
+
+    # Rounds
+    total_rounds: int = _setting(5, "Rounds to run. May be raised later to go on", unit="rounds", ge=1)
+    first_training_round: int = _setting(
+        3,
+        "First round that trains; earlier ones gather data. 4 is the other reading of the original",
+        fixed=True,
+        ge=1,
+    )
+    train_on: Literal["untrained", "round", "all"] = _setting(
+        "untrained",
+        "Pairs a training round uses: those not trained on yet, its own round's, or all so far",
+        fixed=True,
+    )
+    save_rounds: CommaInts = _setting((3, 4, 5), "Accepted for old .env files and ignored: every checkpoint is kept")
+    seed: int = _setting(42, "Seed of every random draw; printed at the start", fixed=True, ge=0)
+    training_framework: Literal["TRL_DPO"] = _setting(
+        "TRL_DPO", "Training flow: TRL_DPO (DPO through accelerate)", fixed=True
+    )
+
+    # Question pool
+    attempts_per_question: int = _setting(
+        8, "Attempts of the Solver at each question", unit="attempts", fixed=True, ge=1
+    )
+    replay_other_share: float = _setting(
+        0.2, "Share of the non-failed questions played again next round; 1 plays all", fixed=True, ge=0, le=1
+    )
+    new_questions_per_round: OptionalCount = _setting(
+        None,
+        "Most new questions of Teacher2 a round. Empty: one for each failed question",
+        unit="questions",
+        fixed=True,
+    )
+
+    # Solver
+    physical_solver_gpu: CommaInts = _setting(
+        (4,), "GPU that samples. Clamped to the machine unless set", unit="GPU ids"
+    )
+    solver_instruction: str = _setting(
+        "Please reason step by step, and put your final answer within \\boxed{}.",
+        "Appended to each question on a line of its own. May be empty",
+        fixed=True,
+    )
+    solver_batch_size: int = _setting(
+        64, "Attempts sampled together; also what is committed together", unit="attempts", ge=1
+    )
+    solver_max_new_tokens: int = _setting(1024, "Longest attempt", unit="tokens", fixed=True, ge=1)
+    solver_temperature: float = _setting(1.0, "Sampling temperature", fixed=True, gt=0)
+    solver_top_p: float = _setting(1.0, "Nucleus sampling: keep this much probability", fixed=True, gt=0, le=1)
+
+    # Teachers
+    teacher_base_url: OptionalText = _setting(
+        None,
+        "OpenAI-compatible endpoint of Teacher1, such as http://host:8000/v1. Empty: the embedded teacher",
+    )
+    teacher_api_key: SecretStr = _setting(SecretStr(""), "Key of that endpoint. Never logged or stored")
+    teacher_model_name: str = _setting(
+        "prosetting-embedded", "Model asked for at that endpoint", fixed=True, min_length=1
+    )
+    teacher2_base_url: OptionalText = _setting(None, "Endpoint of Teacher2. Empty: as Teacher1")
+    teacher2_api_key: SecretStr = _setting(SecretStr(""), "Key of Teacher2's endpoint. Empty: as Teacher1")
+    teacher2_model_name: OptionalText = _setting(None, "Model of Teacher2. Empty: as Teacher1", fixed=True)
+    teacher_concurrent_workers: int = _setting(32, "Calls in flight at a teacher", unit="calls", ge=1, le=1024)
+    teacher_timeout: float = _setting(120.0, "Deadline of one call, all of it", unit="seconds", gt=0)
+    teacher_max_retries: int = _setting(3, "Further tries of a call that failed", unit="tries", ge=0)
+    teacher_retry_delay: float = _setting(1.0, "First wait between tries; doubles, with jitter", unit="seconds", ge=0)
+    embedded_teacher_port: int = _setting(0, "Loopback port of the embedded teacher. 0: any free one", ge=0, le=65535)
+
+    # Preference pairs
+    max_pairs_per_question: OptionalCount = _setting(
+        None, "Most pairs of one question. Empty: all correct × incorrect pairs", unit="pairs", fixed=True
+    )
+    shuffle_labels: bool = _setting(
+        False, "Control experiment: permute the verdicts within each question before pairing", fixed=True
+    )
+
+    # TRL training
+    physical_grpo_gpu: CommaInts = _setting(
+        tuple(range(8)), "GPUs that train. Clamped to the machine unless set", unit="GPU ids"
+    )
+    trl_num_processes: int = _setting(
+        8, "Training processes (accelerate). Clamped to the machine unless set", unit="processes", ge=1
+    )
+    trl_mixed_precision: Literal["no", "fp16", "bf16"] = _setting(
+        "bf16", "Mixed precision of training. 'no' without a GPU unless set", fixed=True
+    )
+    trl_learning_rate: float = _setting(1e-6, "Peak learning rate", fixed=True, gt=0)
+    trl_lr_scheduler: str = _setting("linear", "Learning-rate schedule, as transformers names it", fixed=True)
+    trl_num_epochs: float = _setting(1.0, "Passes over the pairs", unit="epochs", fixed=True, gt=0)
+    trl_batch_size: int = _setting(4, "Pairs in a step of one process", unit="pairs", fixed=True, ge=1)
+    trl_gradient_accumulation: int = _setting(4, "Steps before an update", unit="steps", fixed=True, ge=1)
+    trl_beta: float = _setting(0.1, "β of DPO: how far the policy is held to the reference", fixed=True, gt=0)
+    trl_loss_type: CommaWords = _setting(("sigmoid",), "Loss or losses, as TRL names them: sigmoid,sft", fixed=True)
+    trl_loss_weights: CommaFloats = _setting((1.0,), "Weight of each loss, in their order", fixed=True)
+    trl_max_length: int = _setting(
+        2048, "Longest prompt + attempt; longer ones are cut", unit="tokens", fixed=True, ge=8
+    )
+    trl_gradient_checkpointing: bool = _setting(True, "Trade time for memory in training")
+    trl_report_to: CommaWords = _setting((), "Trackers of transformers to report to: tensorboard,wandb")
+
+    # Evaluation
+    eval_attempts: int = _setting(8, "Sampled attempts at each held-out question", unit="attempts", fixed=True, ge=1)
+
+    # What happens when something fails
+    auto_retry_enabled: bool = _setting(True, "Try a failed stage again")
+    auto_max_retries: int = _setting(3, "Further tries of a failed stage", unit="tries", ge=0)
+    auto_retry_delay: float = _setting(60.0, "Wait between tries of a stage", unit="seconds", ge=0)
+    auto_continue_on_failure: bool = _setting(
+        False, "When training fails for good: go on with the old weights instead of stopping"
+    )
+    checkpoint_interval: int = _setting(1, "Write checkpoint_round_X.json every so many rounds", unit="rounds", ge=1)
+
+    @model_validator(mode="after")
+    def _losses_match_weights(self) -> Settings:
+        if len(self.trl_loss_type) != len(self.trl_loss_weights):
+            raise ValueError(
+                f"TRL_LOSS_TYPE names {len(self.trl_loss_type)} losses, TRL_LOSS_WEIGHTS {len(self.trl_loss_weights)}"
+            )
+        return self
+
+    def fixed_values(self) -> dict[str, Any]:
+        """The settings that decide what is computed, JSON-ready: a workspace is bound to them."""
+        names = {name for name, field in type(self).model_fields.items() if _extra(field)["fixed"]}
+        return self.model_dump(mode="json", include=names)
+
+    def public_values(self) -> dict[str, Any]:
+        """All settings, JSON-ready, keys of endpoints masked."""
+        return self.model_dump(mode="json")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedSettings:
+    """The settings and which of them the user gave (in contrast to defaults), by field name."""
+
+    settings: Settings
+    explicit: frozenset[str]
+
+
+def _extra(field: Any) -> dict[str, Any]:
+    return dict(field.json_schema_extra)
+
+
+def env_name(field_name: str) -> str:
+    return field_name.upper()
+
+
+def flag_name(field_name: str) -> str:
+    return "--" + field_name.replace("_", "-")
+
+
+ENV_NAMES = tuple(env_name(name) for name in Settings.model_fields)
+NOT_OURS = frozenset({"TRL_EXPERIMENTAL_SILENCE"})
+"""Variables of other programs under a prefix of ours."""
+# First words that are ours alone; MAX_, LOG_, SEED_ and the like belong to everybody's environment.
+OUR_PREFIXES = (
+    "ATTEMPTS_",
+    "AUTO_",
+    "EMBEDDED_",
+    "GENERATOR_",
+    "PHYSICAL_",
+    "REPLAY_",
+    "SOLVER_",
+    "TEACHER_",
+    "TEACHER2_",
+    "TRL_",
+)
+
+
+def load_settings(
+    *, flags: Mapping[str, str], environ: Mapping[str, str], env_file: Path | None, need_model: bool = True
+) -> LoadedSettings:
+    """Merge flags > environment > `.env` > defaults and validate.
+
+    `flags` is keyed by environment name. `env_file` None means: `.env` of the current folder, if there is one.
+    `need_model` False is for what works without a Solver. Raises ConfigError for an unknown key with one of our
+    prefixes, a bad value, a missing `env_file`, or SOLVER_MODEL_PATH not set where it is needed.
+    """
+    raw: dict[str, tuple[str, Source]] = {}
+    for source, values in (("file", _read_env_file(env_file)), ("environment", environ), ("flag", flags)):
+        _refuse_unknown_keys(values, source)
+        raw |= {key: (values[key], source) for key in ENV_NAMES if key in values}  # type: ignore[misc]
+    try:
+        settings = Settings.model_validate({key.lower(): value for key, (value, _) in raw.items()})
+    except ValidationError as error:
+        raise _config_error(error, raw) from None
+    if need_model and not settings.solver_model_path:
+        raise _not_set("solver_model_path")
+    return LoadedSettings(settings, frozenset(key.lower() for key in raw))
+
+
+def _read_env_file(path: Path | None) -> dict[str, str]:
+    from dotenv import dotenv_values
+
+    if path is None:
+        path = Path(".env")
+        if not path.is_file():
+            return {}
+    elif not path.is_file():
+        raise ConfigError(
+            f"there is no settings file at {path}", next_step="check --env-file, or: cp .env.example .env"
+        )
+    return {key: value for key, value in dotenv_values(path, interpolate=False).items() if value is not None}
+
+
+def _refuse_unknown_keys(keys: Iterable[str], source: str) -> None:
+    for key in keys:
+        if key in ENV_NAMES or key in NOT_OURS or not key.startswith(OUR_PREFIXES):
+            continue
+        near = difflib.get_close_matches(key, ENV_NAMES, n=1, cutoff=0.5)
+        raise ConfigError(
+            f"{key} (in the {source}) is no setting of ProSetting",
+            next_step=f"did you mean {near[0]}?" if near else "all settings: prosetting settings",
+        )
+
+
+def _config_error(error: ValidationError, raw: Mapping[str, tuple[str, Source]]) -> ConfigError:
+    first = error.errors(include_url=False, include_input=False)[0]
+    if not first["loc"]:
+        found = [_shown(key, *raw[key]) for key in ENV_NAMES if key in raw and key in first["msg"]]
+        return ConfigError(
+            f"{first['msg'].removeprefix('Value error, ')}: {', '.join(found)}",
+            next_step="make the two settings agree, such as TRL_LOSS_TYPE=sigmoid,sft with TRL_LOSS_WEIGHTS=1,5",
+        )
+    name = str(first["loc"][0])
+    key = env_name(name)
+    return ConfigError(f"{_shown(key, *raw[key])}: {first['msg']}", next_step=_expected(name))
+
+
+def _not_set(name: str) -> ConfigError:
+    key = env_name(name)
+    return ConfigError(
+        f"{key} is not set: {Settings.model_fields[name].description}",
+        next_step=f"put {key}=… into .env, or: export {key}=…, or add {flag_name(name)}",
+    )
+
+
+def _shown(key: str, value: str, source: Source) -> str:
+    return f"{key}={'(hidden)' if key.endswith('API_KEY') else repr(value)} (from the {source})"
+
+
+def _expected(name: str) -> str:
+    field = Settings.model_fields[name]
+    unit = setting_unit(name)
+    return f"{field.description}{f' [{unit}]' if unit else ''}; for example {env_name(name)}={example_value(name)}"
+
+
+def setting_unit(name: str) -> str:
+    return str(_extra(Settings.model_fields[name])["unit"])
+
+
+def example_value(name: str) -> str:
+    """The default as one would type it."""
+    default = Settings.model_fields[name].get_default()
+    if isinstance(default, SecretStr) or default is None:
+        return ""
+    if isinstance(default, tuple):
+        return ",".join(str(part) for part in default)
+    return str(default).lower() if isinstance(default, bool) else str(default)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a run can have here."""
+
+    gpu_ids: tuple[int, ...]
+    cpu_count: int
+
+
+def this_machine() -> Machine:
+    """GPUs as nvidia-smi lists them (none without a driver) and CPU cores this process may use."""
+    return Machine(
+        _gpu_ids(), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+
+
+def _gpu_ids() -> tuple[int, ...]:
+    import subprocess
+
+    if shutil.which("nvidia-smi") is None:
+        return ()
+    query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
+    return tuple(int(line) for line in done.stdout.split() if line.isdigit()) if done.returncode == 0 else ()
+
+
+def fit_to_machine(loaded: LoadedSettings, machine: Machine) -> tuple[Settings, list[str]]:
+    """Clamp defaults that the machine cannot hold, with a notice each; an explicit one is a ConfigError."""
+    settings, notices = loaded.settings, []
+    changes: dict[str, Any] = {}
+    for name in ("physical_solver_gpu", "physical_grpo_gpu"):
+        wanted: tuple[int, ...] = getattr(settings, name)
+        missing = [gpu for gpu in wanted if gpu not in machine.gpu_ids]
+        if not missing:
+            continue
+        if name in loaded.explicit and wanted:
+            raise ConfigError(
+                f"{env_name(name)}={example_list(wanted)} but this machine has {_gpus(machine)}",
+                next_step=f"set {env_name(name)} to GPUs that nvidia-smi lists, or to nothing for the CPU",
+            )
+        kept = tuple(gpu for gpu in wanted if gpu in machine.gpu_ids) or machine.gpu_ids[:1]
+        changes[name] = kept
+        change = f"{example_list(wanted)} → {example_list(kept) or 'CPU'}"
+        notices.append(f"{env_name(name)}: {change} (this machine has {_gpus(machine)})")
+    most = len(changes.get("physical_grpo_gpu", settings.physical_grpo_gpu))
+    if settings.trl_num_processes > (
+        most or machine.cpu_count if "trl_num_processes" in loaded.explicit else max(most, 1)
+    ):
+        if "trl_num_processes" in loaded.explicit:
+            raise ConfigError(
+                f"TRL_NUM_PROCESSES={settings.trl_num_processes} but there are {most} GPUs to train on"
+                f" and {machine.cpu_count} CPU cores",
+                next_step=f"set TRL_NUM_PROCESSES={max(most, 1)}",
+            )
+        changes["trl_num_processes"] = max(most, 1)
+        notices.append(f"TRL_NUM_PROCESSES: {settings.trl_num_processes} → {max(most, 1)}")
+    if not most and settings.trl_mixed_precision != "no" and "trl_mixed_precision" not in loaded.explicit:
+        changes["trl_mixed_precision"] = "no"
+        notices.append("TRL_MIXED_PRECISION: bf16 → no (training on the CPU)")
+    return settings.model_copy(update=changes), notices
+
+
+def example_list(values: Iterable[int]) -> str:
+    return ",".join(str(value) for value in values)
+
+
+def _gpus(machine: Machine) -> str:
+    return f"GPUs {example_list(machine.gpu_ids)}" if machine.gpu_ids else "no GPU"
+
+
+def reference_markdown() -> str:
+    """The reference page of all settings (docs/settings.md)."""
+    lines = [
+        "# Settings",
+        "",
+        "Generated from `src/prosetting/config.py` by `python -m prosetting.config`. Set them in `.env`, in the",
+        "environment, or as flags (`TOTAL_ROUNDS` is `--total-rounds`); flags win over the environment, and it over",
+        "`.env`. **Fixed** settings decide what is computed: a workspace keeps the values it was made with.",
+        "",
+        "| Setting | Type | Default | Unit | Fixed | Meaning |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, field in Settings.model_fields.items():
+        extra = _extra(field)
+        kind = _type_name(name)
+        default = f"`{example_value(name)}`" if example_value(name) else "empty"
+        fixed = "yes" if extra["fixed"] else ""
+        lines.append(f"| `{env_name(name)}` | {kind} | {default} | {extra['unit']} | {fixed} | {field.description} |")
+    return "\n".join(lines) + "\n"
+
+
+def _type_name(name: str) -> str:
+    schema = Settings.model_json_schema()["properties"][name]
+    options = schema.get("enum") or [schema["const"]] if "const" in schema or "enum" in schema else None
+    if options:
+        return " / ".join(f"`{option}`" for option in options)
+    kinds = {schema.get("type")} | {part.get("type") for part in schema.get("anyOf", [])}
+    word = next(iter(kinds - {None, "null"}))
+    return {
+        "array": "list with commas",
+        "integer": "whole number",
+        "number": "number",
+        "boolean": "true / false",
+    }.get(word, "path" if schema.get("format") == "path" or "file" in name or "_dir" in name else "text")
+
+
+if __name__ == "__main__":
+    print(reference_markdown(), end="")

@@ -1,0 +1,78 @@
+"""Files for people and other tools: each is written whole or not at all, and says its schema version.
+
+The journal is the truth; these are written from it. Times, pids and latencies stand together in `meta`,
+so that two runs compare equal without it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from prosetting.errors import DataError
+
+SCHEMA_VERSION = 1
+
+
+@contextmanager
+def replace_atomically(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; on success it is synced and renamed over `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, content: dict[str, Any], **meta: Any) -> None:
+    """Write one artefact: `schema_version`, the content, and `meta` with the time of writing."""
+    meta = {"written_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **meta}
+    with replace_atomically(path) as temporary:
+        temporary.write_text(
+            json.dumps({"schema_version": SCHEMA_VERSION, **content, "meta": meta}, ensure_ascii=False, indent=1),
+            encoding="utf-8",
+        )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read one artefact. Raises DataError when it is damaged or of another version."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}", next_step="prosetting status") from error
+    if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
+        raise DataError(f"{path} is not of schema version {SCHEMA_VERSION}", next_step="use the version that wrote it")
+    return content
+
+
+def digest(*parts: Any) -> str:
+    """A hash of JSON-ready values: equal content, equal digest."""
+    hasher = hashlib.sha256()
+    for part in parts:
+        hasher.update(json.dumps(part, ensure_ascii=False, sort_keys=True, default=str).encode())
+        hasher.update(b"\0")
+    return hasher.hexdigest()[:32]
+
+
+def draw_seed(*parts: object) -> int:
+    """The seed of one random draw, from what names it (run seed, round, question id, attempt): 63 bits."""
+    text = "\x1f".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

@@ -1,0 +1,106 @@
+"""Child processes that never outlive the run.
+
+Samplers, trainers and the embedded teacher run as `python -m …` in process groups of their own, so that one
+signal ends a whole group. Each child watches the run: once the run is gone, even by kill -9, it ends its group.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+RUN_PID = "PROSETTING_RUN_PID"
+WATCH_INTERVAL_S = 1.0
+END_GRACE_S = 5.0
+_ended: weakref.WeakSet[subprocess.Popen[str]] = weakref.WeakSet()
+
+
+def start_child(
+    module_and_args: Sequence[str],
+    *,
+    log_file: Path,
+    extra_env: Mapping[str, str] | None = None,
+    pipes: bool = False,
+    python_options: Sequence[str] = ("-m",),
+) -> subprocess.Popen[str]:
+    """Start `python -m module args…`, its messages appended to `log_file`.
+
+    With `pipes`, stdin and stdout are text pipes for a protocol; otherwise stdout goes to the log too.
+    """
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    with log_file.open("a") as log:
+        stream: IO[str] | int = subprocess.PIPE if pipes else log
+        return subprocess.Popen(
+            [sys.executable, *python_options, *module_and_args],
+            stdin=subprocess.PIPE if pipes else subprocess.DEVNULL,
+            stdout=stream,
+            stderr=log,
+            text=True,
+            encoding="utf-8",
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **(extra_env or {}), RUN_PID: str(os.getpid())},
+            start_new_session=True,
+        )
+
+
+def end_child(child: subprocess.Popen[str]) -> None:
+    """End the child's whole group: SIGTERM, then SIGKILL after END_GRACE_S. Only the first call does anything."""
+    if child in _ended:
+        return  # its number may be another process's by now
+    _ended.add(child)
+    for stream in (child.stdin, child.stdout):
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.close()
+    _signal_group(child.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(timeout=END_GRACE_S)
+    _signal_group(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def _signal_group(group: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
+
+
+def end_with_the_run() -> None:
+    """Called first in every child: a thread ends the child's group once the run is gone."""
+    run_pid = int(os.environ.get(RUN_PID, "0"))
+    if run_pid:
+        threading.Thread(target=_watch, args=(run_pid,), daemon=True).start()
+
+
+def _watch(run_pid: int) -> None:
+    while _alive(run_pid):
+        time.sleep(WATCH_INTERVAL_S)
+    os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def log_tail(log_file: Path, lines: int = 15) -> str:
+    """The end of a child's log, for an error message."""
+    try:
+        with log_file.open("rb") as stream:
+            stream.seek(max(0, log_file.stat().st_size - 64_000))
+            text = stream.read().decode("utf-8", errors="replace")
+    except OSError:
+        return "(no log)"
+    return "\n".join(text.splitlines()[-lines:])

@@ -1,0 +1,104 @@
+"""Which stages of which round are done, and the state files that tell people so.
+
+A stage is skipped because its marker in the journal matches the hash of its inputs, not because a file exists.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from prosetting.core.artifacts import digest, write_json
+from prosetting.core.journal import Journal
+from prosetting.core.workspace import Workspace
+from prosetting.errors import WorkspaceError
+from prosetting.records import Stage
+
+log = logging.getLogger("prosetting")
+
+EVALUATION = "evaluation"
+"""Scoring of a round's checkpoint: run after training, not one of the five stages."""
+CONCLUSION = "conclusion"
+"""Writing a round's result files: the last thing done in a round, so its marker means a round that is over."""
+
+
+class StateManager:
+    """Runs stages once and keeps `training_state.json` and `round_XX_progress.json` true."""
+
+    def __init__(self, workspace: Workspace, journal: Journal, total_rounds: int) -> None:
+        self._workspace = workspace
+        self._journal = journal
+        self._total_rounds = total_rounds
+        self.current: tuple[int, str] = (1, Stage.DATA_COLLECTION)
+
+    def run_stage(self, round_: int, stage: str, inputs: Any, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The stage's output: remembered when it is done, else from `work`, which is committed on return."""
+        input_hash = digest(stage, inputs)
+        done = self._journal.stage(round_, stage)
+        if done is not None:
+            if done.input_hash != input_hash:
+                raise WorkspaceError(
+                    f"round {round_} · {stage} was done with other inputs than this program and these settings give",
+                    next_step="go on with the version and settings it was made with, or set another WORKSPACE_DIR",
+                )
+            return done.output
+        self.current = (round_, stage)
+        self.write_state("running")
+        log.info("round %d · %s", round_, stage)
+        started = time.monotonic()
+        output = work()
+        seconds = time.monotonic() - started
+        self._journal.finish_stage(round_, stage, input_hash, output, seconds)
+        self._write_progress(round_)
+        log.info("round %d · %s done in %.1f s · %s", round_, stage, seconds, _brief(output))
+        return output
+
+    def stage_input_hash(self, round_: int, stage: str) -> str:
+        """The marker of a stage that is done; later stages put it among their inputs."""
+        record = self._journal.stage(round_, stage)
+        assert record is not None, f"round {round_} · {stage} is not done"
+        return record.input_hash
+
+    def completed_rounds(self) -> list[int]:
+        """Rounds whose five stages are done."""
+        stages = {stage.value for stage in Stage}
+        return [r for r in range(1, self._total_rounds + 1) if stages <= set(self._journal.stages_done(r))]
+
+    def write_state(self, status: str, error: str = "") -> None:
+        """`training_state.json`: where the run stands. `status`: running, completed, stopped, failed."""
+        completed = self.completed_rounds()
+        write_json(
+            self._workspace.state,
+            {
+                "status": status,
+                "current_round": self.current[0],
+                "current_stage": self.current[1],
+                "completed_rounds": completed,
+                "total_rounds": self._total_rounds,
+                "can_continue": len(completed) < self._total_rounds,
+                "error": error,
+            },
+        )
+
+    def _write_progress(self, round_: int) -> None:
+        records = {stage: self._journal.stage(round_, stage) for stage in self._journal.stages_done(round_)}
+        write_json(
+            self._workspace.progress(round_),
+            {
+                "round": round_,
+                "stages": {stage: record.output for stage, record in records.items() if record},
+                "open_stages": [stage.value for stage in Stage if stage.value not in records],
+            },
+            seconds={stage: round(record.seconds, 2) for stage, record in records.items() if record},
+            finished_at={stage: record.finished_at for stage, record in records.items() if record},
+        )
+
+
+def _brief(output: dict[str, Any]) -> str:
+    """The plain values of a stage's output, for one log line."""
+    plain = {key: value for key, value in output.items() if isinstance(value, int | float | str) and key != "digest"}
+    return ", ".join(
+        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in plain.items()
+    )

@@ -1,0 +1,42 @@
+import json
+
+import pytest
+
+from prosetting.core.artifacts import draw_seed, read_json, replace_atomically, write_json
+from prosetting.errors import DataError
+
+
+def test_a_json_file_carries_its_version_and_keeps_times_in_meta(tmp_path):
+    write_json(tmp_path / "a.json", {"round": 1}, seconds=2.0)
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert found["schema_version"] == 1
+    assert found["round"] == 1
+    assert set(found["meta"]) == {"written_at", "seconds"}
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"round": 1})
+    with pytest.raises(RuntimeError, match="torn"), replace_atomically(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("torn")
+    assert read_json(path)["round"] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    (tmp_path / "a.json").write_text('{"schema_version": 1, "rou')
+    with pytest.raises(DataError, match=r"a\.json cannot be read"):
+        read_json(tmp_path / "a.json")
+
+
+def test_a_file_of_another_version_is_refused(tmp_path):
+    (tmp_path / "a.json").write_text('{"schema_version": 7}')
+    with pytest.raises(DataError, match="schema version 1"):
+        read_json(tmp_path / "a.json")
+
+
+def test_draws_depend_on_every_part_of_their_name_and_on_nothing_else():
+    assert draw_seed(1, 2, "q", 3) == draw_seed(1, 2, "q", 3)
+    assert len({draw_seed(1, 2, "q", 3), draw_seed(1, 2, "q", 4), draw_seed(1, 3, "q", 3), draw_seed(12, "q", 3)}) == 4
+    assert 0 <= draw_seed("x") < 2**63

@@ -1,0 +1,89 @@
+import sqlite3
+
+import pytest
+
+from prosetting.core.journal import Journal
+from prosetting.errors import WorkspaceError
+from prosetting.records import Grade, PoolEntry, Question, Trajectory, Verdict, question_id_of
+
+
+def question(text: str) -> Question:
+    return Question(question_id_of(text), text, reference="1")
+
+
+def attempt(text: str, number: int, response: str = "r") -> Trajectory:
+    return Trajectory(1, question_id_of(text), number, response, "stop", 3)
+
+
+@pytest.fixture
+def journal(tmp_path):
+    with Journal(tmp_path / "j.db") as journal:
+        yield journal
+
+
+def test_a_row_written_twice_is_there_once(journal):
+    journal.add_trajectories("train", [attempt("q", 0, "first")])
+    journal.add_trajectories("train", [attempt("q", 0, "second")])
+    assert [t.response for t in journal.trajectories("train", 1)] == ["first"]
+
+
+def test_the_pool_comes_back_in_question_id_order_with_reasons(journal):
+    entries = [PoolEntry(question(text), "seed") for text in ("b", "a", "c")]
+    journal.set_pool(1, entries)
+    found = journal.pool(1)
+    assert found == sorted(entries, key=lambda entry: entry.question.question_id)
+
+
+def test_unknown_verdicts_are_asked_again_and_decided_ones_are_not(journal):
+    journal.add_trajectories("train", [attempt("q", n) for n in range(3)])
+    q = question_id_of("q")
+    journal.add_grades("train", [Grade(1, q, 0, Verdict.CORRECT, "rules"), Grade(1, q, 1, Verdict.UNKNOWN, "teacher1")])
+    assert [t.attempt for t in journal.ungraded("train", 1)] == [1, 2]
+
+
+def test_held_out_attempts_never_show_among_training_attempts(journal):
+    journal.add_trajectories("heldout", [attempt("q", 0)])
+    assert not journal.attempted("train", 1)
+
+
+def test_a_failed_transaction_leaves_nothing(journal):
+    journal.set_fact("a", 1)
+    with pytest.raises(RuntimeError, match="torn"), journal.transaction():
+        journal.set_fact("a", 2)
+        raise RuntimeError("torn")
+    assert journal.fact("a") == 1
+
+
+def test_a_recorded_teacher_reply_is_recalled_in_another_process(tmp_path):
+    with Journal(tmp_path / "j.db") as journal:
+        journal.record("hash", "grade", "m", "reply", 1, 10, 5, 0.1)
+    with Journal(tmp_path / "j.db") as again:
+        assert again.recall("hash") == "reply"
+        assert again.teacher_totals() == {"calls": 1, "prompt_tokens": 10, "completion_tokens": 5}
+
+
+def test_a_journal_of_another_version_is_refused(tmp_path):
+    Journal(tmp_path / "j.db").close()
+    db = sqlite3.connect(tmp_path / "j.db")
+    db.execute("UPDATE facts SET value = '99' WHERE name = 'journal_version'")
+    db.commit()
+    db.close()
+    with pytest.raises(WorkspaceError, match="journal version 99"):
+        Journal(tmp_path / "j.db")
+
+
+def test_a_file_that_is_no_database_is_a_clear_error(tmp_path):
+    (tmp_path / "j.db").write_text("not a database, " * 100)
+    with pytest.raises(WorkspaceError, match="cannot be read"):
+        Journal(tmp_path / "j.db")
+
+
+def test_reading_a_run_that_was_never_started_says_how_to_start_one(tmp_path):
+    with pytest.raises(WorkspaceError, match="no run has been started"):
+        Journal(tmp_path / "none.db", read_only=True)
+
+
+def test_readers_cannot_write(tmp_path):
+    Journal(tmp_path / "j.db").close()
+    with Journal(tmp_path / "j.db", read_only=True) as reader, pytest.raises(sqlite3.OperationalError):
+        reader.set_fact("a", 1)

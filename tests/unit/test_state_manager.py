@@ -1,0 +1,56 @@
+import json
+
+import pytest
+
+from prosetting.config import Settings
+from prosetting.core.journal import Journal
+from prosetting.core.state_manager import StateManager
+from prosetting.core.workspace import Workspace
+from prosetting.errors import WorkspaceError
+from prosetting.records import Stage
+
+
+@pytest.fixture
+def state(tmp_path):
+    workspace = Workspace.of(Settings(solver_model_path="m", workspace_dir=tmp_path))
+    workspace.create()
+    with Journal(workspace.journal) as journal:
+        yield StateManager(workspace, journal, total_rounds=2)
+
+
+def fail() -> dict:
+    raise AssertionError("done again")
+
+
+def test_a_stage_that_is_done_is_not_done_again(state):
+    assert state.run_stage(1, Stage.DATA_COLLECTION, ["in"], lambda: {"n": 1}) == {"n": 1}
+    assert state.run_stage(1, Stage.DATA_COLLECTION, ["in"], fail) == {"n": 1}
+
+
+def test_a_stage_done_with_other_inputs_is_refused(state):
+    state.run_stage(1, Stage.DATA_COLLECTION, ["in"], lambda: {})
+    with pytest.raises(WorkspaceError, match="other inputs"):
+        state.run_stage(1, Stage.DATA_COLLECTION, ["other"], fail)
+
+
+def test_a_stage_that_fails_leaves_no_marker(state):
+    with pytest.raises(ZeroDivisionError):
+        state.run_stage(1, Stage.DATA_COLLECTION, [], lambda: 1 / 0)
+    assert state.run_stage(1, Stage.DATA_COLLECTION, [], lambda: {"n": 2}) == {"n": 2}
+
+
+def test_a_round_is_complete_when_its_five_stages_are(state, tmp_path):
+    for stage in Stage:
+        assert state.completed_rounds() == []
+        state.run_stage(1, stage, [], dict)
+    assert state.completed_rounds() == [1]
+    state.write_state("running")
+    found = json.loads((tmp_path / "training_state.json").read_text())
+    assert (found["completed_rounds"], found["can_continue"]) == ([1], True)
+
+
+def test_the_progress_file_tells_done_and_open_stages(state, tmp_path):
+    state.run_stage(1, Stage.DATA_COLLECTION, [], lambda: {"attempts": 8})
+    found = json.loads((tmp_path / "round_01_progress.json").read_text())
+    assert found["stages"] == {"data_collection": {"attempts": 8}}
+    assert found["open_stages"][0] == "data_grading"
