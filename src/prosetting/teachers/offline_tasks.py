@@ -1,0 +1,182 @@
+"""What the embedded teacher knows: the four tasks of the contract, worked out exactly or declined. Pure.
+
+It knows the word problems of `arithmetic` completely and can rewrite worked solutions with GSM8K's calculator
+annotations (Cobbe et al. 2021, arXiv 2110.14168). Elsewhere it compares clear final numbers and otherwise
+says that it cannot tell. Randomness comes from the request's own content: the same request, the same reply.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from typing import Any
+
+from prosetting.teachers import annotated, arithmetic
+from prosetting.teachers.arithmetic import Diagnosis, Problem
+from prosetting.teachers.prompts import PROMPT_VERSION, Task
+
+_NUMBER = re.compile(r"(-?)\$? ?(-?)(\d{1,3}(?:,\d{3})+|\d{1,30})(\.\d{1,30})?(?:/([1-9]\d{0,29}))?", re.ASCII)
+_BOX = re.compile(r"\\boxed\s*\{([^{}]{0,80})\}")
+_ANSWER_LINE = re.compile(r"(?:####|(?:so |thus |therefore,? )?(?:the )?(?:final )?answer(?: is|:))[ ]*(.{1,60})", re.I)
+_DOUBT = re.compile(r"(?:\bnot|n't|\bor|≠)\W*\Z", re.I)
+_ANSWER_WORDS = re.compile(r"####|answer", re.I)
+
+_ADVICE = {
+    Diagnosis.WRONG_OPERATION: "adds where the story takes away, or the reverse: practise what each verb does",
+    Diagnosis.CARRY: "forgets a carry or a borrow: practise sums that pass a ten",
+    Diagnosis.SLIP: "is off by one or two: practise small sums exactly",
+    Diagnosis.COPIED_WRONGLY: "copies a number wrongly: practise taking each number over from the story",
+    Diagnosis.MISSING_STEP: "leaves out a step: practise one equation for each event",
+    Diagnosis.NO_ANSWER: "gives no clear final answer: practise ending with one boxed number",
+}
+_REWRITES: dict[str, Callable[[Problem, random.Random], Problem | None]] = {
+    "easier": arithmetic.easier,
+    "variant": arithmetic.variant,
+    "harder": arithmetic.harder,
+}
+_DECLINED = {"question": None, "reference": None, "solution": None, "kind": "variant"}
+
+
+class BadRequest(ValueError):
+    """The user message is not a document of the contract."""
+
+
+def reply_to(document: object) -> dict[str, Any]:
+    """The reply object to one user message, decoded. Raises BadRequest for one that breaks the contract."""
+    if not isinstance(document, Mapping) or document.get("contract") != PROMPT_VERSION:
+        raise BadRequest(f"the user message must be a JSON object with contract {PROMPT_VERSION!r}")
+    tasks = {Task.GRADE: _grade, Task.ANALYSE: _analyse, Task.ENHANCE: _enhance, Task.SOLVE: _solve}
+    task = document.get("task")
+    if task not in list(Task):
+        raise BadRequest(f"task must be one of {', '.join(Task)}")
+    return tasks[Task(task)](document)
+
+
+def _grade(document: Mapping[str, Any]) -> dict[str, Any]:
+    question, attempt = _text(document, "question"), _text(document, "attempt")
+    reference = plain_number(_optional(document, "reference") or "")
+    problem = arithmetic.parse(question)
+    if problem is not None:
+        if reference is not None and reference != arithmetic.solve(problem):
+            return {"verdict": "unknown", "diagnosis": "reference_disagrees"}
+        correct, diagnosis = arithmetic.diagnose(problem, attempt)
+        return _verdict(correct, diagnosis)
+    if not attempt.strip():
+        return _verdict(False, Diagnosis.NO_ANSWER)
+    number = final_number(attempt)
+    if reference is None or number is None:
+        return {"verdict": "unknown", "diagnosis": ""}
+    return _verdict(number == reference, Diagnosis.OTHER)
+
+
+def _verdict(correct: bool, diagnosis: Diagnosis) -> dict[str, Any]:
+    return {
+        "verdict": "correct" if correct else "incorrect",
+        "diagnosis": "" if correct else diagnosis.value,
+    }
+
+
+def _solve(document: Mapping[str, Any]) -> dict[str, Any]:
+    problem = arithmetic.parse(_text(document, "question"))
+    return {"answer": None if problem is None else str(arithmetic.solve(problem))}
+
+
+def _analyse(document: Mapping[str, Any]) -> dict[str, Any]:
+    problem = arithmetic.parse(_text(document, "question"))
+    responses = _responses(document)
+    if problem is None:
+        return {"analysis": _answers_given(responses)}
+    counts = Counter(arithmetic.diagnose(problem, response)[1] for response in responses)
+    lines = [
+        f"{count} of {len(responses)}: {_ADVICE.get(diagnosis, 'another mistake')}"
+        for diagnosis, count in counts.most_common()
+        if diagnosis is not Diagnosis.NONE
+    ]
+    return {"analysis": "; ".join(lines) + "." if lines else "No mistake found."}
+
+
+def _answers_given(responses: list[str]) -> str:
+    answers = Counter(final_number(response) for response in responses)
+    unclear = answers.pop(None, 0)
+    given = ", ".join(f"{number} ({count}×)" for number, count in answers.most_common(5))
+    return f"{len(responses)} failed attempts; final answers: {given or 'none'}; without a clear one: {unclear}."
+
+
+def _enhance(document: Mapping[str, Any]) -> dict[str, Any]:
+    question, kind = _text(document, "question"), _text(document, "kind")
+    if kind not in _REWRITES:
+        raise BadRequest(f"kind must be one of {', '.join(_REWRITES)}")
+    _responses(document)
+    rng = random.Random(hashlib.sha256(repr(sorted(document.items())).encode("utf-8", "replace")).digest())
+    problem = arithmetic.parse(question)
+    if problem is None:
+        return _enhance_annotated(question, _optional(document, "solution") or "", rng)
+    # The easiest problem has nothing easier, the longest nothing harder: then other numbers.
+    for written in (kind, "variant"):
+        new = _REWRITES[written](problem, rng)
+        if new is not None:
+            return {
+                "question": arithmetic.render(new),
+                "reference": str(arithmetic.solve(new)),
+                "solution": arithmetic.solution_text(new),
+                "kind": written,
+            }
+    return _DECLINED
+
+
+def _enhance_annotated(question: str, solution: str, rng: random.Random) -> dict[str, Any]:
+    """Whatever was asked: with a verified chain of calculations only the numbers can be changed safely."""
+    new = annotated.annotated_variant(question, solution, rng)
+    if new is None:
+        return _DECLINED
+    text, worked, answer = new
+    return {"question": text, "reference": answer, "solution": worked, "kind": "variant"}
+
+
+def final_number(attempt: str) -> Fraction | None:
+    r"""The one clear final number: in a single \boxed{}, or in a single closing line `#### 18` or
+    `The answer is 18.`; None where the attempt leaves any doubt."""
+    if "\\boxed" in attempt:
+        box = _BOX.search(attempt)
+        if box is None or attempt.count("\\boxed") != 1:
+            return None
+        before, after = attempt[max(0, box.start() - 20) : box.start()], attempt[box.end() :]
+        if _DOUBT.search(before) or re.search(r"\w", after):
+            return None
+        return plain_number(box[1])
+    last = attempt.strip().rpartition("\n")[2].strip()
+    line = _ANSWER_LINE.fullmatch(last)
+    if line is None or len(_ANSWER_WORDS.findall(attempt)) != 1:
+        return None
+    return plain_number(line[1])
+
+
+def plain_number(text: str) -> Fraction | None:
+    """The exact value of `18`, `-1,200.50`, `$3` or `1/2`; None for everything else, units and signs included."""
+    match = _NUMBER.fullmatch(text.strip().strip("$").removesuffix(".").strip())
+    if match is None or (match[1] and match[2]) or (match[4] and match[5]):
+        return None
+    value = Fraction(match[3].replace(",", "") + (match[4] or "")) / int(match[5] or 1)
+    return -value if match[1] or match[2] else value
+
+
+def _text(document: Mapping[str, Any], key: str) -> str:
+    value = document.get(key)
+    if not isinstance(value, str):
+        raise BadRequest(f"{key} must be a string")
+    return value
+
+
+def _optional(document: Mapping[str, Any], key: str) -> str | None:
+    return None if document.get(key) is None else _text(document, key)
+
+
+def _responses(document: Mapping[str, Any]) -> list[str]:
+    failures = document.get("failures")
+    if not isinstance(failures, list) or not all(isinstance(failure, Mapping) for failure in failures):
+        raise BadRequest("failures must be a list of objects")
+    return [_text(failure, "response") for failure in failures]
