@@ -1,0 +1,86 @@
+"""Grade one attempt against a reference by rules: `correct` or `incorrect` only when sure, else `unknown`.
+
+The order is: nothing said → extraction (`answer_extraction`) → exact comparison of spelling, numbers and
+structure (`answer_comparison`) → algebra in a child process (`symbolic_client`), which plain numbers never start.
+Left out on purpose: rounding (30.5 for 30.52), lenient brackets, synonyms of words; those stay `unknown`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from prosetting.processors.answer_comparison import compare_answers, compare_numbers
+from prosetting.processors.answer_extraction import (
+    MAX_RESPONSE_CHARS,
+    Extraction,
+    carries_no_number,
+    extract,
+    reference_answer,
+    says_nothing,
+)
+from prosetting.processors.answer_forms import MAX_ANSWER_CHARS, is_constant, parse_number
+from prosetting.processors.symbolic_client import SymbolicClient
+from prosetting.records import Verdict
+
+VERIFIER_VERSION = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class RuleVerdict:
+    """What the rules say of one attempt, and in a few words why."""
+
+    verdict: Verdict
+    detail: str
+
+
+class AnswerVerifier:
+    """Rule-based grader; one instance may serve many threads. Close it, or use it in a `with` statement."""
+
+    def __init__(self) -> None:
+        self._symbolic = SymbolicClient()
+
+    def verify(self, question: str, reference: str, response: str) -> RuleVerdict:
+        """Compare the final answer of `response` with `reference` (plain, LaTeX, or a GSM8K solution).
+
+        Raises `ConfigError` when the symbolic worker cannot start at all.
+        """
+        expected = reference_answer(reference)
+        if says_nothing(response, expected):
+            return RuleVerdict(Verdict.INCORRECT, "no answer in the response")
+        if len(response) > MAX_RESPONSE_CHARS or len(expected) > MAX_ANSWER_CHARS or not expected:
+            return RuleVerdict(Verdict.UNKNOWN, "too long to compare" if expected else "no reference")
+        if is_constant(expected) and carries_no_number(response):
+            return RuleVerdict(Verdict.INCORRECT, "a number was asked for and none was given")
+        extraction = extract(response)
+        if extraction.kind == "conflict":
+            return _verdict_of_conflict(expected, extraction)
+        if extraction.kind != "found":
+            return RuleVerdict(Verdict.UNKNOWN, extraction.reason)
+        comparison = compare_answers(question, expected, extraction.answers[0], self._symbolic.relation)
+        return RuleVerdict(_VERDICTS[comparison.relation], comparison.reason)
+
+    def close(self) -> None:
+        """End the child process, if one was started."""
+        self._symbolic.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+_VERDICTS = {"equal": Verdict.CORRECT, "different": Verdict.INCORRECT, "unsure": Verdict.UNKNOWN}
+
+
+def _verdict_of_conflict(expected: str, extraction: Extraction) -> RuleVerdict:
+    """Several answers: wrong for certain only where none of them can be the number asked for."""
+    number = parse_number(expected)
+    given = [parse_number(answer) for answer in extraction.answers]
+    if number and all(item and compare_numbers(number, item, "") == "different" for item in given):
+        return RuleVerdict(Verdict.INCORRECT, "several answers, none of them right")
+    return RuleVerdict(Verdict.UNKNOWN, extraction.reason)

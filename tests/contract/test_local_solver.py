@@ -1,0 +1,172 @@
+"""The local Solver: real transformers in a real child process, on a model of a few kilobytes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_model import build_tiny_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from prosetting.collectors.local_solver import LocalSolver, check_model_folder
+from prosetting.collectors.solver import SampleRequest, SamplingParams
+from prosetting.collectors.worker_sampler import Row, Sampler, SeededDraw, Warp, end_token_ids
+from prosetting.errors import ConfigError, SolverError
+from prosetting.records import QuestionId
+
+PARAMS = SamplingParams(max_new_tokens=24, temperature=1.0, top_p=1.0)
+PROMPT = "Max starts with 5 cards. How many cards?"
+
+
+def request(prompt: str, seed: int | None, attempt: int = 0) -> SampleRequest:
+    return SampleRequest(QuestionId("q"), attempt, prompt, seed)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def solver(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSolver]:
+    with LocalSolver(str(folder), gpu_ids=(), log_file=tmp_path_factory.mktemp("logs") / "solver.log") as started:
+        yield started
+
+
+def test_the_first_line_tells_the_model(solver: LocalSolver) -> None:
+    assert solver.facts.model_type == "qwen3"
+    assert (solver.facts.device, solver.facts.dtype) == ("cpu", "float32")
+    assert solver.facts.chat_template
+    assert solver.facts.max_positions == 256
+
+
+def test_a_seed_fixes_an_attempt_whatever_its_neighbours_are(solver: LocalSolver) -> None:
+    alone = solver.sample([request(PROMPT, 7)], PARAMS)[0]
+    neighbours = [request("More? " * (n + 1), 100 + n, n + 1) for n in range(9)]
+    crowd = solver.sample([*neighbours[:4], request(PROMPT, 7), *neighbours[4:]], PARAMS)
+    assert crowd[4] == alone
+    assert [sample.attempt for sample in crowd] == [1, 2, 3, 4, 0, 5, 6, 7, 8, 9]
+
+
+def test_different_seeds_draw_different_attempts(solver: LocalSolver) -> None:
+    drawn = solver.sample([request(PROMPT, seed) for seed in range(8)], PARAMS)
+    assert len({sample.response for sample in drawn}) == 8
+
+
+def test_seeds_that_differ_in_high_bits_only_draw_different_attempts(solver: LocalSolver) -> None:
+    drawn = solver.sample([request(PROMPT, 1), request(PROMPT, 1 + (1 << 40))], PARAMS)
+    assert drawn[0].response != drawn[1].response
+
+
+def test_greedy_is_transformers_own_greedy_under_the_chat_template(solver: LocalSolver, folder: Path) -> None:
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
+    turns = [{"role": "user", "content": PROMPT}]
+    inputs = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    ids = model.generate(**inputs, do_sample=False, max_new_tokens=24)[0, inputs["input_ids"].shape[1] :]
+    drawn = solver.sample([request("Hi", 3), request(PROMPT, None)], PARAMS)[1]
+    assert drawn.response == tokenizer.decode(ids, skip_special_tokens=True)
+    assert drawn.completion_tokens == len(ids)
+
+
+def test_an_end_token_stops_and_is_counted(solver: LocalSolver) -> None:
+    drawn = solver.sample([request(PROMPT, seed) for seed in range(64)], PARAMS)
+    stopped = [sample for sample in drawn if sample.finish_reason == "stop"]
+    assert stopped
+    assert all(1 <= sample.completion_tokens <= 24 for sample in stopped)
+    assert not any("<|im_end|>" in sample.response for sample in drawn)
+    assert all(sample.completion_tokens == 24 for sample in drawn if sample.finish_reason == "length")
+
+
+def test_a_prompt_that_does_not_fit_leaves_an_empty_attempt_and_the_others_whole(solver: LocalSolver) -> None:
+    long, short = solver.sample([request(PROMPT * 40, 1), request(PROMPT, 7)], PARAMS)
+    assert (long.response, long.finish_reason, long.completion_tokens) == ("", "length", 0)
+    assert short == solver.sample([request(PROMPT, 7)], PARAMS)[0]
+
+
+def test_hostile_text_passes_through_the_protocol(solver: LocalSolver) -> None:
+    drawn = solver.sample([request('"}\n{"error": 1}\u2028\x00\ud800', 5)], PARAMS)
+    assert len(drawn) == 1
+
+
+def test_a_killed_child_is_a_solver_error_with_the_end_of_its_log(folder: Path, tmp_path: Path) -> None:
+    log = tmp_path / "solver.log"
+    with LocalSolver(str(folder), gpu_ids=(), log_file=log) as solver:
+        with log.open("a") as stream:
+            stream.write("the last thing it said\n")
+        os.kill(solver._child.pid, signal.SIGKILL)
+        with pytest.raises(SolverError, match="the last thing it said"):
+            solver.sample([request(PROMPT, 1)], PARAMS)
+
+
+def test_a_folder_that_cannot_be_loaded_says_so(folder: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_text("{}")
+    with pytest.raises(SolverError, match="cannot be loaded") as caught:
+        LocalSolver(str(broken), gpu_ids=(), log_file=tmp_path / "solver.log")
+    assert "SOLVER_MODEL_PATH" in caught.value.next_step
+
+
+def test_draws_follow_the_warped_distribution() -> None:
+    logits = torch.tensor([2.0, 1.0, 0.0, -1.0])
+    rows = [Row([0], seed) for seed in range(20_000)]
+    for warp, expected in (
+        (Warp(1.0, 1.0), torch.softmax(logits, -1)),
+        (Warp(0.5, 1.0), torch.softmax(logits / 0.5, -1)),
+        (Warp(1.0, 0.8), torch.tensor([0.7311, 0.2689, 0, 0])),
+    ):
+        draw = SeededDraw(rows, warp, start=1, steps=1, device=torch.device("cpu"))
+        picked = draw(torch.zeros(len(rows), 1, dtype=torch.long), logits.repeat(len(rows), 1)).argmax(-1)
+        shares = torch.bincount(picked, minlength=4) / len(rows)
+        torch.testing.assert_close(shares, expected, atol=0.012, rtol=0)
+
+
+def test_a_batch_too_large_for_the_gpu_is_halved(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sampler = Sampler(str(folder))
+    together = sampler._generate_together
+    sizes = []
+
+    def small_gpu(rows: list[Row], warp: Warp, max_new_tokens: int) -> list[list[int]]:
+        sizes.append(len(rows))
+        if len(rows) > 2:
+            raise torch.OutOfMemoryError
+        return together(rows, warp, max_new_tokens)
+
+    rows = [{"prompt": f"{n} cards", "seed": n} for n in range(5)]
+    asked = {"params": {"max_new_tokens": 8, "temperature": 1.0, "top_p": 1.0}, "rows": rows}
+    whole = sampler.reply(asked)
+    monkeypatch.setattr(sampler, "_generate_together", small_gpu)
+    assert sampler.reply(asked) == whole
+    assert sizes == [5, 2, 3, 1, 2]
+
+
+def test_end_tokens_come_from_the_generation_settings_and_the_tokenizer() -> None:
+    assert end_token_ids([5, 6], 7) == [5, 6, 7]
+    assert end_token_ids(5, 5) == [5]
+    with pytest.raises(ValueError, match="no end token"):
+        end_token_ids(None, None)
+
+
+def test_a_model_folder_and_a_hub_name_are_accepted(folder: Path) -> None:
+    check_model_folder(str(folder))
+    check_model_folder("Qwen/Qwen3-8B")
+
+
+@pytest.mark.parametrize("path", ["/no/such/model", "./no/such", "~/no-such-model", "a/b/c", "model"])
+def test_a_path_where_nothing_is_is_refused(path: str) -> None:
+    with pytest.raises(ConfigError, match="there is no model at"):
+        check_model_folder(path)
+
+
+def test_a_folder_says_what_it_lacks(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"lacks config.json, \*.safetensors, tokenizer files"):
+        check_model_folder(str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(ConfigError, match="bin weights, which are not loaded"):
+        check_model_folder(str(tmp_path))
