@@ -1,0 +1,42 @@
+"""What the run asks of a training engine, and nothing of the framework behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingJob:
+    """One round's training: parquet files of pairs in, a plain Hugging Face model folder out."""
+
+    round: int
+    model_path: str
+    train_files: Sequence[Path]
+    validation_files: Sequence[Path]
+    output_dir: Path
+    """Where the trained model folder must stand afterwards, whole or not at all."""
+    log_file: Path
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingResult:
+    """What training came to; `metrics` are the trainer's own last figures (loss, rewards/margins, …)."""
+
+    model_dir: Path
+    train_pairs: int
+    validation_pairs: int
+    steps: int
+    metrics: dict[str, float]
+    duration_seconds: float
+
+
+class Trainer(Protocol):
+    """Trains in a child process, so that its memory is free when it ends."""
+
+    def train(self, job: TrainingJob) -> TrainingResult:
+        """Raises TrainingError with the log's last lines when the child fails."""
+        ...
