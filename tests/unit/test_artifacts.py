@@ -17,9 +17,14 @@ def test_a_json_file_carries_its_version_and_keeps_times_in_meta(tmp_path):
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "a.json"
     write_json(path, {"round": 1})
-    with pytest.raises(RuntimeError, match="torn"), replace_atomically(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError("torn")
+
+    def write_half() -> None:
+        with replace_atomically(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("torn")
+
+    with pytest.raises(RuntimeError, match="torn"):
+        write_half()
     assert read_json(path)["round"] == 1
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 

@@ -27,7 +27,8 @@ def workspace(tmp_path):
 def test_a_second_run_is_refused_and_told_who_holds_the_workspace(workspace):
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(workspace.root)], stdout=subprocess.PIPE, text=True)
     try:
-        assert holder.stdout and holder.stdout.readline() == "held\n"
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
         with pytest.raises(WorkspaceInUse, match=f'"pid": {holder.pid}') as refused, WorkspaceLock(workspace):
             pass
         assert refused.value.exit_code == 4
@@ -38,7 +39,8 @@ def test_a_second_run_is_refused_and_told_who_holds_the_workspace(workspace):
 
 def test_the_lock_of_a_killed_run_is_taken_over(workspace):
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(workspace.root)], stdout=subprocess.PIPE, text=True)
-    assert holder.stdout and holder.stdout.readline() == "held\n"
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
     holder.kill()
     holder.wait()
     with WorkspaceLock(workspace):

@@ -46,13 +46,15 @@ class StateManager:
             return done.output
         self.current = (round_, stage)
         self.write_state("running")
-        log.info("round %d · %s", round_, stage)
+        if stage != CONCLUSION:
+            log.info("round %d · %s", round_, stage)
         started = time.monotonic()
         output = work()
         seconds = time.monotonic() - started
         self._journal.finish_stage(round_, stage, input_hash, output, seconds)
         self._write_progress(round_)
-        log.info("round %d · %s done in %.1f s · %s", round_, stage, seconds, _brief(output))
+        if stage != CONCLUSION:
+            log.info("round %d · %s done in %.1f s · %s", round_, stage, seconds, _brief(output))
         return output
 
     def stage_input_hash(self, round_: int, stage: str) -> str:

@@ -19,5 +19,5 @@ def _visible(character: str) -> str:
 def markdown_cell(text: str) -> str:
     """`text` as one plain line of a Markdown table or list: no markup, link, image or HTML of its own."""
     line = " ".join(printable(text).split())
-    escaped = re.sub(r"[\\`*_{}\[\]()#+!|~$^:-]", lambda match: "\\" + match[0], line)
+    escaped = re.sub(r"[\\`*_{}\[\]()#+!|~$^]|:(?=//)", lambda match: "\\" + match[0], line)
     return re.sub(r"[&<>]", lambda match: _ENTITIES[match[0]], escaped)

@@ -1,0 +1,186 @@
+"""What a person reads of a run: its status, and the report at its end, in the terminal and in `results/`.
+
+Made from the dict of `auto_training_summary.json` (docs/files.md). Error texts may quote a model: they are
+shown as plain text, never obeyed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from prosetting.core.artifacts import replace_atomically
+from prosetting.core.journal import Journal
+from prosetting.core.text import markdown_cell, printable
+from prosetting.core.workspace import Workspace
+from prosetting.managers.learning_curve import CurvePoint, curve_points, draw_bars, save_pictures
+from prosetting.managers.run_status import RoundStatus, RunStatus, run_status
+
+log = logging.getLogger("prosetting")
+SHOWN_ERRORS = 5
+ERROR_CHARS = 400
+
+
+# While it runs
+
+
+def status_text(journal: Journal, total_rounds: int) -> str:
+    """Configuration, current status, and a line for each round that has begun."""
+    return render_status(run_status(journal, total_rounds))
+
+
+def render_status(status: RunStatus) -> str:
+    settings = status.settings
+    current = f"{status.current_round} · {status.current_stage}" if status.current_round else "none, all are done"
+    lines = [
+        "📊 Configuration Info:",
+        f"   - Total Rounds: {status.total_rounds}, training from round {settings['first_training_round']}",
+        f"   - Attempts per Question: {settings['attempts_per_question']}",
+        f"   - Solver: {settings['solver_model_path']}",
+        f"   - Seed: {settings['seed']}",
+        "",
+        "📊 Current Status:",
+        f"   - Current Round: {current}",
+        f"   - Completed Rounds: {len(status.completed_rounds)}",
+        f"   - Total Rounds: {status.total_rounds}",
+        f"   - Can Continue: {'Yes' if status.can_continue else 'No'}",
+    ]
+    if status.failures:
+        lines.append(f"   - Failures so far: {status.failures}")
+    if status.base:
+        lines.append(f"   - Held-out pass@1 of the untrained base: {_share(status.base['pass_at_1'])}")
+    lines += ["", "📊 Rounds:"] + [f"   {_round_line(round_)}" for round_ in status.rounds]
+    return printable("\n".join(lines))
+
+
+def _round_line(status: RoundStatus) -> str:
+    pool = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in sorted(status.pool.items()))
+    parts = [f"Round {status.round}: {len(status.stages_done)}/5 stages", f"{status.questions} questions ({pool})"]
+    if status.attempts < status.attempts_planned:
+        parts.append(f"{status.attempts}/{status.attempts_planned} attempts sampled")
+    if 0 < status.graded < status.attempts:
+        parts.append(f"{status.graded}/{status.attempts} graded")
+    if status.average_reward is not None:
+        parts.append(f"average reward {_share(status.average_reward)}")
+    if status.trained is not None:
+        parts.append("trained" if status.trained else f"not trained ({status.reason})")
+    if status.heldout:
+        parts.append(f"held-out pass@1 {_share(status.heldout['pass_at_1'])}")
+    return " · ".join(parts)
+
+
+# When it ends
+
+
+def terminal_report(summary: dict[str, Any]) -> str:
+    """The report as plain text: final status, rounds, who decided, the learning curve, errors."""
+    lines = ["", "========== Training Report ==========", *(f"{name:<20} {value}" for name, value in _facts(summary))]
+    if summary["rounds"]:
+        lines += ["", "Rounds", *_aligned(list(_table(summary)))]
+    if points := curve_points(summary):
+        lines += ["", _curve_title(points), *draw_bars(points)]
+    if summary["errors"]:
+        lines += ["", f"Errors ({len(summary['errors'])})", *(f"  {line}" for line in _errors(summary))]
+    return printable("\n".join(lines)) + "\n"
+
+
+def write_report(workspace: Workspace, summary: dict[str, Any]) -> None:
+    """`results/report.md` and the learning curve as `.png` and `.svg`. Never fails a run: it says what is missing."""
+    try:
+        pictures = save_pictures(workspace.results, curve_points(summary))
+        with replace_atomically(workspace.results / "report.md") as temporary:
+            temporary.write_text(_markdown(summary, pictures), encoding="utf-8")
+    # Whatever a report or a drawing library stumbles over: the run's results stand without it.
+    except Exception as error:
+        log.warning("the report in %s could not be written: %s", workspace.results, error)
+
+
+def _markdown(summary: dict[str, Any], pictures: list[str]) -> str:
+    lines = ["# Training report", "", "| | |", "|---|---|"]
+    lines += [f"| {name} | {markdown_cell(value)} |" for name, value in _facts(summary)]
+    if summary["rounds"]:
+        head, *rows = _table(summary)
+        lines += ["", "## Rounds", "", _row(head), _row(["---"] * len(head))]
+        lines += [_row([markdown_cell(cell) for cell in row]) for row in rows]
+        lines += [""] + [f"- Round {r['round']}: {markdown_cell(r['reason'])}" for r in summary["rounds"]]
+    if points := curve_points(summary):
+        lines += ["", "## Learning curve", "", _curve_title(points), ""]
+        lines += [f"![Learning curve]({name})" for name in pictures if name.endswith(".png")]
+        lines += ["", "```text", *draw_bars(points), "```"]
+    if summary["errors"]:
+        lines += ["", "## Errors", "", *(f"- {markdown_cell(line)}" for line in _errors(summary))]
+    return "\n".join(lines) + "\n"
+
+
+def _facts(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    failed = ", ".join(map(str, summary["rounds_with_failures"]))
+    decided = _decided(summary)
+    yield "Final status", summary["final_status"]
+    yield "Duration", _duration(summary["duration_seconds"])
+    yield "Rounds done", f"{summary['rounds_done']} of {summary['total_rounds']}"
+    yield "Rounds with failures", failed or "none"
+    yield "Questions processed", f"{summary['questions_processed']:,}"
+    yield "Attempts processed", f"{summary['attempts_processed']:,}"
+    yield (
+        "Verdicts",
+        f"{decided['rules']:,} by rules, {decided['teacher1']:,} by Teacher1, {decided['unknown']:,} unknown",
+    )
+    yield "Teacher calls", f"{summary['teacher']['calls']:,}"
+    yield "Seed", str(summary["seed"])
+
+
+def _decided(summary: dict[str, Any]) -> dict[str, int]:
+    rounds = summary["rounds"]
+    by = {who: sum(r["decided_by"].get(who, 0) for r in rounds) for who in ("rules", "teacher1")}
+    return {**by, "unknown": sum(r["unknown"] for r in rounds)}
+
+
+def _table(summary: dict[str, Any]) -> Iterator[list[str]]:
+    yield ["round", "questions", "reward", "rules", "teacher1", "unknown", "pairs", "trained", "pass@1", "time"]
+    for r in summary["rounds"]:
+        yield [
+            str(r["round"]),
+            str(r["questions"]),
+            _share(r["average_reward"]),
+            str(r["decided_by"].get("rules", 0)),
+            str(r["decided_by"].get("teacher1", 0)),
+            str(r["unknown"]),
+            str(r["pairs"]),
+            "yes" if r["trained"] else "no",
+            _share(r["heldout"]["pass_at_1"]) if r["heldout"] else "–",
+            _duration(r["duration_seconds"]),
+        ]
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+
+
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _curve_title(points: list[CurvePoint]) -> str:
+    last = points[-1]
+    return f"Held-out pass@1, sampled, with 95 % interval ({last.questions} questions, {last.samples} attempts)"
+
+
+def _errors(summary: dict[str, Any]) -> Iterator[str]:
+    for failure in summary["errors"][-SHOWN_ERRORS:]:
+        message = " ".join(failure["message"].split())
+        cut = "…" if len(message) > ERROR_CHARS else ""
+        yield f"round {failure['round']} · {failure['stage']}: {message[:ERROR_CHARS]}{cut}"
+    if (more := len(summary["errors"]) - SHOWN_ERRORS) > 0:
+        yield f"and {more} earlier ones, in auto_training_summary.json"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"

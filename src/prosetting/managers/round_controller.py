@@ -1,0 +1,345 @@
+"""The loop. One round is five stages; automatic and semi-automatic modes differ by the gate alone.
+
+Follow one question: `collect` draws its attempts, `grade` gives each a verdict, `convert` makes pairs of correct
+and incorrect ones, `train` moves the weights, `prepare_next` replays it and has Teacher2 write its successor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from prosetting.collectors.solver import Solver
+from prosetting.collectors.trajectory_collector import TrajectoryCollector, prompt_of
+from prosetting.config import Settings
+from prosetting.core.artifacts import digest, write_json
+from prosetting.core.journal import Journal, Split
+from prosetting.core.state_manager import CONCLUSION, EVALUATION, StateManager
+from prosetting.core.workspace import Workspace
+from prosetting.datasets.data_saver import save_pairs
+from prosetting.datasets.dpo_data_converter import pairs_of_question
+from prosetting.errors import SolverError, TeacherUnavailable, TrainingError
+from prosetting.evaluation.benchmark import score_checkpoint
+from prosetting.managers.gates import AfterFailure, Gate
+from prosetting.managers.question_manager import QuestionManager, by_id
+from prosetting.managers.round_files import RoundFiles
+from prosetting.managers.run_summary import round_summary
+from prosetting.processors.answer_verifier import VERIFIER_VERSION
+from prosetting.processors.reward_calculator import RewardCalculator, count_grades
+from prosetting.records import Checkpoint, Question, Stage
+from prosetting.teachers.base import Teacher
+from prosetting.teachers.prompts import PROMPT_VERSION
+from prosetting.trainers.base import Trainer, TrainingJob, TrainingResult
+
+log = logging.getLogger("prosetting")
+RETRYABLE = (SolverError, TrainingError, TeacherUnavailable)
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """Everything a round works with beside its journal. `open_solver` starts an engine on a model."""
+
+    open_solver: Callable[[str], Solver]
+    teacher2: Teacher
+    trainer: Trainer
+    collector: TrajectoryCollector
+    rewards: RewardCalculator
+    questions: QuestionManager
+    files: RoundFiles
+
+
+class RoundController:
+    """Runs rounds until TOTAL_ROUNDS are done. Holds no GPU and imports no torch: engines are child processes."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        workspace: Workspace,
+        journal: Journal,
+        engines: Engines,
+        runner: asyncio.Runner,
+        gate: Gate,
+        heldout: list[Question],
+        on_round_done: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._workspace = workspace
+        self._journal = journal
+        self._engines = engines
+        self._runner = runner
+        self._gate = gate
+        self._heldout = heldout
+        self._on_round_done = on_round_done
+        self.state = StateManager(workspace, journal, settings.total_rounds)
+        self._solver: tuple[str, Solver] | None = None
+        self._give_up_training: set[int] = set()
+
+    def run(self, status: Callable[[], str]) -> None:
+        """All rounds that are open. `status` is what the asking gate shows on `s`."""
+        try:
+            for round_ in range(1, self._settings.total_rounds + 1):
+                if self._journal.stage(round_, CONCLUSION):
+                    continue
+                self._gate.before_round(round_, status)
+                self._run_until_done(round_)
+        finally:
+            self.close_solver()
+
+    def _run_until_done(self, round_: int) -> None:
+        """Every try goes on from the stage that failed; what was committed stays."""
+        failures = 0
+        while True:
+            try:
+                return self.run_round(round_)
+            except RETRYABLE as error:
+                failures += 1
+                self.close_solver()
+                self._journal.add_failure(*self.state.current, error.what)
+                log.error("round %d failed: %s", round_, error)
+                decision = self._gate.after_failure(round_, error, failures)
+                if decision is AfterFailure.STOP:
+                    raise
+                if decision is AfterFailure.SKIP_TRAINING:
+                    self._give_up_training.add(round_)
+
+    def run_round(self, round_: int) -> None:
+        """THE round: sample, grade, pair, train, score, write the next questions."""
+        if round_ == 1:
+            self.evaluate(0)
+        self._stage(round_, Stage.DATA_COLLECTION, self._collection_inputs, self.collect)
+        self._stage(round_, Stage.DATA_GRADING, self._grading_inputs, self.grade)
+        self._stage(round_, Stage.DPO_CONVERSION, self._conversion_inputs, self.convert)
+        self._stage(round_, Stage.TRL_TRAINING, self._training_inputs, self.train)
+        self._stage(round_, Stage.NEXT_ROUND_PREP, self._preparation_inputs, self.prepare_next)
+        self.evaluate(round_)
+        self.state.run_stage(round_, CONCLUSION, self._weights_hash(round_), lambda: self._conclude(round_))
+        self._on_round_done()
+
+    def _stage(
+        self, round_: int, stage: Stage, inputs: Callable[[int], Any], work: Callable[[int], dict[str, Any]]
+    ) -> None:
+        self.state.run_stage(round_, stage, inputs(round_), lambda: work(round_))
+
+    # 1 · data_collection
+
+    def _collection_inputs(self, round_: int) -> Any:
+        s = self._settings
+        ids = [entry.question.question_id for entry in self._journal.pool(round_)]
+        return [
+            ids,
+            self._weights_hash(round_ - 1),
+            s.attempts_per_question,
+            s.solver_max_new_tokens,
+            s.solver_temperature,
+            s.solver_top_p,
+        ]
+
+    def collect(self, round_: int) -> dict[str, Any]:
+        pool = self._journal.pool(round_)
+        self._engines.files.questions(round_, pool)
+        attempts = range(self._settings.attempts_per_question)
+        self._collect("train", round_, [entry.question for entry in pool], list(attempts), round_ - 1)
+        self._engines.files.trajectories(round_)
+        return {"questions": len(pool), "attempts": len(pool) * len(attempts)}
+
+    def _collect(
+        self, split: Split, round_: int, questions: list[Question], attempts: list[int], weights_of: int
+    ) -> None:
+        model = self.checkpoint(weights_of).path
+        self._engines.collector.collect(split, round_, questions, attempts, lambda: self._solver_of(model))
+
+    # 2 · data_grading
+
+    def _grading_inputs(self, round_: int) -> Any:
+        teacher = self._settings.teacher_model_name
+        return [self._done(round_, Stage.DATA_COLLECTION), VERIFIER_VERSION, PROMPT_VERSION, teacher]
+
+    def grade(self, round_: int) -> dict[str, Any]:
+        self._grade("train", round_, [entry.question for entry in self._journal.pool(round_)])
+        self._engines.files.rewards(round_)
+        grades = [grade for _, grade in self._journal.graded_attempts("train", round_)]
+        counts = count_grades(grades)
+        return {
+            **counts.verdicts,
+            "by_rules": counts.decided_by["rules"],
+            "by_teacher1": counts.decided_by["teacher1"],
+            "average_reward": counts.average_reward,
+            "digest": digest([(g.question_id, g.attempt, g.verdict) for g in grades]),
+        }
+
+    def _grade(self, split: Split, round_: int, questions: list[Question]) -> None:
+        self._runner.run(self._engines.rewards.grade(split, round_, by_id(questions)))
+
+    # 3 · dpo_conversion
+
+    def _conversion_inputs(self, round_: int) -> Any:
+        return [self._output(round_, Stage.DATA_GRADING)["digest"], self._done(round_, Stage.DATA_GRADING)]
+
+    def convert(self, round_: int) -> dict[str, Any]:
+        outcomes = self._engines.questions.outcomes(round_)
+        pairs = (
+            pair
+            for outcome in outcomes
+            for pair in pairs_of_question(
+                prompt_of(outcome.question, self._settings),
+                outcome.attempts,
+                run_seed=self._settings.seed,
+                most=self._settings.max_pairs_per_question,
+                shuffle_labels=self._settings.shuffle_labels,
+            )
+        )
+        counts = save_pairs(self._workspace.dataset_dir(round_), round_, pairs)
+        self._engines.files.solver_training(round_, outcomes)
+        return {"pairs": counts.total, **asdict(counts)}
+
+    # 4 · trl_training
+
+    def _training_inputs(self, round_: int) -> Any:
+        used = [self._done(r, Stage.DPO_CONVERSION) for r in self._rounds_to_train_on(round_)]
+        return [used, self._weights_hash(round_ - 1)]
+
+    def train(self, round_: int) -> dict[str, Any]:
+        rounds = self._rounds_to_train_on(round_)
+        train_pairs = sum(self._output(r, Stage.DPO_CONVERSION)["train"] for r in rounds)
+        reason = self._reason_not_to_train(round_, train_pairs)
+        result = None if reason else self._run_trainer(round_, rounds)
+        output = {
+            "trained": result is not None,
+            "reason": reason or f"trained on {train_pairs} pairs of rounds {', '.join(map(str, rounds))}",
+            "rounds_used": rounds if result else [],
+            "checkpoint": str(result.model_dir) if result else self.checkpoint(round_ - 1).path,
+            "metrics": result.metrics if result else {},
+        }
+        write_json(
+            self._workspace.training_result(round_),
+            {"round": round_, **output, "steps": result.steps if result else 0, "train_pairs": train_pairs},
+            training_seconds=result.duration_seconds if result else 0.0,
+        )
+        return output
+
+    def _reason_not_to_train(self, round_: int, train_pairs: int) -> str:
+        """Empty when there is no such reason. None of them is an error: the weights carry over."""
+        first = self._settings.first_training_round
+        if round_ < first:
+            return f"gathering data: training starts in round {first}"
+        if round_ in self._give_up_training:
+            return "training failed and was given up: the weights of the round before carry over"
+        if not train_pairs:
+            return "no pairs: no question had both a correct and an incorrect attempt"
+        return ""
+
+    def _run_trainer(self, round_: int, rounds: list[int]) -> TrainingResult:
+        self.close_solver()
+        folders = [self._workspace.dataset_dir(r) for r in rounds]
+        job = TrainingJob(
+            round=round_,
+            model_path=self.checkpoint(round_ - 1).path,
+            train_files=[folder / "train.parquet" for folder in folders],
+            validation_files=[folder / "validation.parquet" for folder in folders],
+            output_dir=self._workspace.model_dir(round_),
+            log_file=self._workspace.logs / "trl_trainer.log",
+            seed=self._settings.seed + round_,
+        )
+        return self._engines.trainer.train(job)
+
+    def _rounds_to_train_on(self, round_: int) -> list[int]:
+        """TRAIN_ON as rounds. With `untrained`, rounds whose pairs some earlier training used are left out."""
+        if self._settings.train_on == "round":
+            return [round_]
+        if self._settings.train_on == "all":
+            return list(range(1, round_ + 1))
+        used = {u for r in range(1, round_) for u in self._output(r, Stage.TRL_TRAINING)["rounds_used"]}
+        return [r for r in range(1, round_ + 1) if r not in used]
+
+    # 5 · next_round_prep
+
+    def _preparation_inputs(self, round_: int) -> Any:
+        return [self._done(round_, Stage.DATA_GRADING), self._output(round_, Stage.DATA_GRADING)["digest"]]
+
+    def prepare_next(self, round_: int) -> dict[str, Any]:
+        questions = self._engines.questions
+        admitted = self._runner.run(questions.write_questions(round_, self._engines.teacher2))
+        self._engines.files.enhanced_questions(round_, admitted)
+        self._engines.files.generator_training(round_, questions.outcomes(round_), admitted)
+        pool = questions.next_pool(round_, admitted)
+        if not pool:
+            log.warning("round %d: every question is solved and none is replayed; the pool is played again", round_)
+            pool = [replace(entry, reason="other_replay") for entry in self._journal.pool(round_)]
+        self._journal.set_pool(round_ + 1, pool)
+        reasons = [entry.reason for entry in pool]
+        return {"questions": len(pool), **{reason: reasons.count(reason) for reason in sorted(set(reasons))}}
+
+    # Scores on held-out questions
+
+    def evaluate(self, round_: int) -> None:
+        """Score the weights after a round (0: the untrained base), unless unchanged or without held-out questions."""
+        if not self._heldout or (round_ and not self._output(round_, Stage.TRL_TRAINING)["trained"]):
+            return
+        ids = [question.question_id for question in self._heldout]
+        inputs = [ids, self._settings.eval_attempts, self._weights_hash(round_)]
+        self.state.run_stage(round_, EVALUATION, inputs, lambda: self._score(round_))
+
+    def _score(self, round_: int) -> dict[str, Any]:
+        found = score_checkpoint(
+            self._journal,
+            round_,
+            sampled_attempts=self._settings.eval_attempts,
+            seed=self._settings.seed,
+            collect=lambda attempts: self._collect("heldout", round_, self._heldout, list(attempts), round_),
+            grade=lambda: self._grade("heldout", round_, self._heldout),
+        )
+        if found is None:
+            return {"heldout": None, "reason": "no held-out attempt could be graded"}
+        return {"heldout": asdict(found), "pass_at_1": found.pass_at_1, "greedy": found.greedy}
+
+    # What is shared
+
+    def checkpoint(self, round_: int) -> Checkpoint:
+        """The Solver after a round; round 0 is SOLVER_MODEL_PATH."""
+        if round_ == 0:
+            return Checkpoint(0, self._settings.solver_model_path, trained=False)
+        training = self._output(round_, Stage.TRL_TRAINING)
+        return Checkpoint(round_, training["checkpoint"], training["trained"])
+
+    def _weights_hash(self, round_: int) -> str:
+        """Names the weights after a round by what made them, so that a moved workspace still matches."""
+        for r in range(round_, 0, -1):
+            if self._output(r, Stage.TRL_TRAINING)["trained"]:
+                return self._done(r, Stage.TRL_TRAINING)
+        return "base"
+
+    def _done(self, round_: int, stage: Stage) -> str:
+        return self.state.stage_input_hash(round_, stage)
+
+    def _output(self, round_: int, stage: Stage) -> dict[str, Any]:
+        record = self._journal.stage(round_, stage)
+        assert record is not None, f"round {round_} · {stage} is not done"
+        return record.output
+
+    def _conclude(self, round_: int) -> dict[str, Any]:
+        """The round's result file and, every CHECKPOINT_INTERVAL rounds, its checkpoint record."""
+        summary = asdict(round_summary(self._journal, round_))
+        seconds = {"duration_seconds": summary.pop("duration_seconds")}
+        self._engines.files.results(round_, summary, seconds)
+        if round_ % self._settings.checkpoint_interval == 0 or round_ == self._settings.total_rounds:
+            write_json(
+                self._workspace.checkpoint_record(round_),
+                {**asdict(self.checkpoint(round_)), "next_round": round_ + 1},
+            )
+        return {}
+
+    def _solver_of(self, model: str) -> Solver:
+        """The open solver if it holds this model, else a new one."""
+        if self._solver is None or self._solver[0] != model:
+            self.close_solver()
+            self._solver = (model, self._engines.open_solver(model))
+        return self._solver[1]
+
+    def close_solver(self) -> None:
+        """End the sampling child and free its memory: before training, after a failure, at the end."""
+        if self._solver is not None:
+            self._solver[1].close()
+            self._solver = None

@@ -1,0 +1,97 @@
+"""A round's JSON files under `data/`, written from the journal for people and other tools (docs/files.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from prosetting.core.artifacts import write_json
+from prosetting.core.journal import Journal
+from prosetting.core.workspace import Workspace
+from prosetting.managers.question_manager import QuestionOutcome
+from prosetting.records import PoolEntry, Question, Verdict
+
+
+class RoundFiles:
+    """Writes the `round_XX_*.json` files of one workspace."""
+
+    def __init__(self, workspace: Workspace, journal: Journal) -> None:
+        self._workspace = workspace
+        self._journal = journal
+
+    def _write(self, round_: int, what: str, rows: Sequence[dict[str, Any]], **content: Any) -> None:
+        write_json(self._workspace.round_data(round_, what), {"round": round_, **content, "rows": rows})
+
+    def questions(self, round_: int, pool: Sequence[PoolEntry]) -> None:
+        self._write(round_, "questions", [{**asdict(entry.question), "reason": entry.reason} for entry in pool])
+
+    def trajectories(self, round_: int) -> None:
+        self._write(round_, "trajectories", [asdict(t) for t in self._journal.trajectories("train", round_)])
+
+    def rewards(self, round_: int) -> None:
+        """One row an attempt, with its verdict; `reward` is null where the verdict is unknown."""
+        rows = [
+            {
+                "question_id": trajectory.question_id,
+                "attempt": trajectory.attempt,
+                "response": trajectory.response,
+                "verdict": grade.verdict.value,
+                "decided_by": grade.decided_by,
+                "reward": grade.reward,
+                "diagnosis": grade.diagnosis,
+            }
+            for trajectory, grade in self._journal.graded_attempts("train", round_)
+        ]
+        self._write(round_, "rewards", rows)
+
+    def solver_training(self, round_: int, outcomes: Iterable[QuestionOutcome]) -> None:
+        """What the Solver can learn from: one row a question that has both correct and incorrect attempts."""
+        rows = []
+        for outcome in outcomes:
+            by_verdict: dict[Verdict, list[int]] = {verdict: [] for verdict in Verdict}
+            for trajectory, grade in outcome.attempts:
+                by_verdict[grade.verdict].append(trajectory.attempt)
+            if by_verdict[Verdict.CORRECT] and by_verdict[Verdict.INCORRECT]:
+                rows.append(
+                    {
+                        "question_id": outcome.question.question_id,
+                        "question": outcome.question.text,
+                        "pass_rate": outcome.pass_rate,
+                        "correct_attempts": by_verdict[Verdict.CORRECT],
+                        "incorrect_attempts": by_verdict[Verdict.INCORRECT],
+                    }
+                )
+        self._write(round_, "solver_training", rows)
+
+    def enhanced_questions(self, round_: int, admitted: Sequence[Question]) -> None:
+        """Teacher2's questions that enter the next pool, and what became of each question it was asked about."""
+        outcomes = [
+            {"question_id": question_id, **outcome}
+            for question_id, outcome in self._journal.enhancements(round_).items()
+        ]
+        self._write(round_, "enhanced_questions", [asdict(question) for question in admitted], outcomes=outcomes)
+
+    def generator_training(
+        self, round_: int, outcomes: Iterable[QuestionOutcome], admitted: Sequence[Question]
+    ) -> None:
+        """Examples for the Generator: a failed question with failed attempts, and what Teacher2 made of it."""
+        by_parent = {outcome.question.question_id: outcome for outcome in outcomes}
+        rows = [
+            {
+                "question_id": question.question_id,
+                "parent_id": question.parent_id,
+                "parent_question": by_parent[question.parent_id].question.text,
+                "parent_pass_rate": by_parent[question.parent_id].pass_rate,
+                "failed_attempts": [asdict(failure) for failure in by_parent[question.parent_id].failures],
+                "kind": question.kind,
+                "new_question": question.text,
+                "reference": question.reference,
+            }
+            for question in admitted
+            if question.parent_id is not None
+        ]
+        self._write(round_, "generator_training", rows)
+
+    def results(self, round_: int, summary: dict[str, Any], seconds: dict[str, float]) -> None:
+        write_json(self._workspace.round_data(round_, "results"), {"round": round_, **summary}, seconds=seconds)

@@ -1,0 +1,112 @@
+"""Where a run stands, read from its journal beside it: what `prosetting status` and the asking gate show."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from prosetting.core.journal import Journal
+from prosetting.core.state_manager import EVALUATION
+from prosetting.errors import WorkspaceError
+from prosetting.managers.run_summary import heldout_score
+from prosetting.records import Stage
+
+
+@dataclass(frozen=True, slots=True)
+class RoundStatus:
+    """One round that has begun. `attempts` of `attempts_planned` are drawn, `graded` of them have a verdict."""
+
+    round: int
+    stages_done: list[str]
+    open_stages: list[str]
+    questions: int
+    pool: dict[str, int]
+    attempts: int
+    attempts_planned: int
+    graded: int
+    verdicts: dict[str, int]
+    average_reward: float | None
+    trained: bool | None
+    reason: str
+    heldout: dict[str, Any] | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """The rounds that have begun, and the round and stage that are open now (None when all is done)."""
+
+    settings: dict[str, Any]
+    total_rounds: int
+    completed_rounds: list[int]
+    current_round: int | None
+    current_stage: str | None
+    base: dict[str, Any] | None
+    rounds: list[RoundStatus]
+    failures: int
+
+    @property
+    def can_continue(self) -> bool:
+        return len(self.completed_rounds) < self.total_rounds
+
+
+def run_status(journal: Journal, total_rounds: int) -> RunStatus:
+    """Raises WorkspaceError when the journal belongs to a run that never came to its first question."""
+    settings = require_begun(journal)
+    rounds = []
+    for round_ in range(1, total_rounds + 1):
+        status = round_status(journal, round_, settings["attempts_per_question"])
+        if not status.questions:
+            break
+        rounds.append(status)
+    open_rounds = [r for r in rounds if r.open_stages]
+    base = heldout_score(journal, 0)
+    return RunStatus(
+        settings=settings,
+        total_rounds=total_rounds,
+        completed_rounds=[r.round for r in rounds if not r.open_stages],
+        current_round=open_rounds[0].round if open_rounds else None,
+        current_stage=open_rounds[0].open_stages[0] if open_rounds else None,
+        base=asdict(base) if base else None,
+        rounds=rounds,
+        failures=len(journal.failures()),
+    )
+
+
+def require_begun(journal: Journal) -> dict[str, Any]:
+    """The settings that the run is bound to. Raises WorkspaceError where a run ended before it was bound."""
+    settings = journal.fact("fixed_settings")
+    if settings is None:
+        raise WorkspaceError("no run has been started in this workspace", next_step="start one: prosetting run")
+    return dict(settings)
+
+
+def round_status(journal: Journal, round_: int, attempts_per_question: int) -> RoundStatus:
+    """Also of a round in progress; `questions` is 0 for one that has no pool yet."""
+    reasons = Counter(str(entry.reason) for entry in journal.pool(round_))
+    counts = journal.verdict_counts("train", round_)
+    verdicts: Counter[str] = Counter()
+    for (verdict, _), count in counts.items():
+        verdicts[verdict] += count
+    decided = verdicts["correct"] + verdicts["incorrect"]
+    done = [stage.value for stage in Stage if journal.stage(round_, stage)]
+    training = journal.stage(round_, Stage.TRL_TRAINING)
+    records = [journal.stage(round_, stage) for stage in (*done, EVALUATION)]
+    scored = journal.stage(round_, EVALUATION)
+    return RoundStatus(
+        round=round_,
+        stages_done=done,
+        open_stages=[stage.value for stage in Stage if stage.value not in done],
+        questions=sum(reasons.values()),
+        pool=dict(reasons),
+        attempts=sum(counts.values()),
+        attempts_planned=sum(reasons.values()) * attempts_per_question,
+        graded=sum(counts.values()) - verdicts[""],
+        verdicts={name: verdicts[name] for name in ("correct", "incorrect", "unknown")},
+        average_reward=verdicts["correct"] / decided if decided else None,
+        trained=training.output["trained"] if training else None,
+        reason=training.output["reason"] if training else "",
+        heldout=scored.output.get("heldout") if scored else None,
+        seconds=round(sum(record.seconds for record in records if record), 2),
+    )
