@@ -1,0 +1,199 @@
+"""What `prosetting doctor` looks at. Each check yields what it found and, where something is to do, the next step."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from prosetting.config import LoadedSettings, Settings, fit_to_machine, this_machine
+from prosetting.core.text import printable
+from prosetting.core.workspace import Workspace
+from prosetting.errors import ConfigError, ProSettingError
+
+Level = Literal["good", "warning", "wrong"]
+SIGNS: dict[Level, str] = {"good": "✅", "warning": "⚠️ ", "wrong": "❌"}
+NEEDED = ("math-verify", "openai", "pyarrow", "pydantic", "python-dotenv", "rich", "tenacity", "typer")
+NEEDED_TO_TRAIN = ("accelerate", "datasets", "torch", "transformers", "trl")
+IMPORT_DEADLINE_S = 300
+GIB = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing looked at."""
+
+    name: str
+    level: Level
+    found: str
+    next_step: str = ""
+
+
+def line(check: Check) -> str:
+    step = f"\n      → {check.next_step}" if check.next_step else ""
+    return printable(f"{SIGNS[check.level]} {check.name}: {check.found}{step}")
+
+
+def all_checks(loaded: LoadedSettings, problem: ConfigError | None, *, quick: bool) -> Iterator[Check]:
+    """All checks in the order of a run. `problem`: what is wrong with the settings, `loaded` then holds defaults."""
+    settings = loaded.settings
+    yield _python()
+    yield from _packages()
+    if not quick:
+        yield _imports()
+    yield _sqlite()
+    yield Check("Settings", "wrong", problem.what, problem.next_step) if problem else Check("Settings", "good", "valid")
+    yield from _machine(loaded)
+    yield from _workspace(settings)
+    yield _model(settings)
+    yield from _questions(settings)
+    yield _teacher(settings, quick=quick)
+
+
+def _python() -> Check:
+    version = ".".join(map(str, sys.version_info[:3]))
+    return Check("Python", "good", f"{version} at {sys.executable}")
+
+
+def _packages() -> Iterator[Check]:
+    for name, packages, level, extra in (
+        ("Packages", NEEDED, "wrong", ""),
+        ("Training packages", NEEDED_TO_TRAIN, "wrong", "[train]"),
+        ("Picture of the learning curve", ("matplotlib",), "warning", "[report]"),
+    ):
+        versions = {package: _version(package) for package in packages}
+        missing = [package for package, version in versions.items() if version is None]
+        if missing:
+            step = f"pip install -r requirements.txt, or: pip install 'prosetting{extra}'"
+            yield Check(name, "wrong" if level == "wrong" else "warning", f"not installed: {', '.join(missing)}", step)
+        else:
+            yield Check(name, "good", ", ".join(f"{package} {version}" for package, version in versions.items()))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _imports() -> Check:
+    """Loads the training packages in a child, where a broken installation shows."""
+    code = f"import {', '.join(NEEDED_TO_TRAIN)}; print('CUDA' if torch.cuda.is_available() else 'CPU')"
+    # -P: a folder named `datasets` in the current one must not stand in for the package.
+    command = [sys.executable, "-P", "-W", "ignore", "-c", code]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=IMPORT_DEADLINE_S, check=False)
+    except subprocess.TimeoutExpired:
+        return Check("Loading them", "wrong", f"not done within {IMPORT_DEADLINE_S} s", "try again on an idle machine")
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        return Check("Loading them", "wrong", last, "pip install -r requirements.txt")
+    return Check("Loading them", "good", f"works; torch computes on the {done.stdout.strip().splitlines()[-1]}")
+
+
+def _sqlite() -> Check:
+    from prosetting.core.journal import journal_mode
+
+    return Check("SQLite", "good", f"{sqlite3.sqlite_version}, journal mode {journal_mode()}")
+
+
+def _machine(loaded: LoadedSettings) -> Iterator[Check]:
+    machine = this_machine()
+    gpus = ", ".join(map(str, machine.gpu_ids))
+    cores = f"{machine.cpu_count} CPU cores"
+    if gpus:
+        yield Check("Machine", "good", f"GPUs {gpus}; {cores}")
+    else:
+        step = "small solvers only; for others use a machine where nvidia-smi lists GPUs"
+        yield Check("Machine", "warning", f"no GPU: sampling and training run on {cores}", step)
+    try:
+        _, notices = fit_to_machine(loaded, machine)
+    except ConfigError as error:
+        yield Check("GPU settings", "wrong", error.what, error.next_step)
+        return
+    yield Check("GPU settings", "good", "; ".join(notices) or "fit this machine")
+
+
+def _workspace(settings: Settings) -> Iterator[Check]:
+    workspace = Workspace.of(settings)
+    there = next(folder for folder in (workspace.root, *workspace.root.parents) if folder.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        yield Check(
+            "Workspace", "wrong", f"{there} cannot be written", "set WORKSPACE_DIR to a folder that you may write"
+        )
+        return
+    holds = "holds a run (prosetting status)" if workspace.journal.exists() else "free for a new run"
+    yield Check("Workspace", "good", f"{workspace.root}, {holds}")
+    free = shutil.disk_usage(there).free
+    need = _weights_bytes(settings) * max(settings.total_rounds - settings.first_training_round + 1, 1) + GIB
+    room = f"{free / GIB:.1f} GiB free at {there}"
+    if free < need:
+        step = f"a run of this model may need {need / GIB:.1f} GiB: free some, or set WORKSPACE_DIR to another disk"
+        yield Check("Disk", "warning", room, step)
+    else:
+        yield Check("Disk", "good", room)
+
+
+def _weights_bytes(settings: Settings) -> int:
+    folder = Path(settings.solver_model_path).expanduser() if settings.solver_model_path else None
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors")) if folder and folder.is_dir() else 0
+
+
+def _model(settings: Settings) -> Check:
+    from prosetting.collectors.local_solver import check_model_folder
+    from prosetting.core.model_folder import is_hub_name
+
+    model = settings.solver_model_path
+    if not model:
+        step = "put SOLVER_MODEL_PATH=… into .env: a Hugging Face model folder, or a hub name such as Qwen/Qwen3-8B"
+        return Check("Solver model", "wrong", "SOLVER_MODEL_PATH is not set", step)
+    try:
+        check_model_folder(model)
+    except ProSettingError as error:
+        return Check("Solver model", "wrong", error.what, error.next_step)
+    if is_hub_name(model):
+        return Check("Solver model", "warning", f"{model}, a hub name", "it is fetched when the run starts")
+    return Check("Solver model", "good", model)
+
+
+def _questions(settings: Settings) -> Iterator[Check]:
+    from prosetting.collectors.data_normalizer import load_questions
+
+    for name, file in (("Questions", settings.questions_file), ("Held-out questions", settings.validation_data_file)):
+        if file is None:
+            step = "set VALIDATION_DATA_FILE to see whether the solver gets better"
+            yield Check(name, "warning", "none: checkpoints are not scored", step)
+            continue
+        try:
+            questions = load_questions(file)
+        except ProSettingError as error:
+            yield Check(name, "wrong", error.what, error.next_step)
+            continue
+        open_ = sum(question.reference is None for question in questions)
+        yield Check(name, "good", f"{len(questions)} in {file}, {open_} without reference")
+
+
+def _teacher(settings: Settings, *, quick: bool) -> Check:
+    where = settings.teacher_base_url or "embedded, offline: arithmetic only"
+    if settings.teacher2_base_url:
+        where += f"; Teacher2 at {settings.teacher2_base_url}"
+    if quick:
+        return Check("Teacher", "good", f"{where} (not called)")
+    import asyncio
+
+    from prosetting.managers.open_teachers import check_teachers
+
+    try:
+        with asyncio.Runner() as runner:
+            check_teachers(settings, runner)
+    except ProSettingError as error:
+        return Check("Teacher", "wrong", error.what, error.next_step)
+    return Check("Teacher", "good", f"{where}, answers" if settings.teacher_base_url else where)

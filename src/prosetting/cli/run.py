@@ -1,0 +1,66 @@
+"""`prosetting run`: start a run, or go on with one."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from prosetting.cli.settings_flags import EnvFile, load
+
+if TYPE_CHECKING:
+    from prosetting.core.workspace import Workspace
+
+
+class RunMode(StrEnum):
+    """Who decides between rounds: nobody, or a person."""
+
+    AUTO = "auto"
+    SEMI = "semi"
+
+
+def run(
+    ctx: typer.Context,
+    mode: Annotated[RunMode, typer.Option(help="auto: by itself. semi: asks before each round")] = RunMode.AUTO,
+    env_file: EnvFile = None,
+) -> None:
+    """Run the rounds of a workspace, or go on where they stopped.
+
+    Every setting is also a flag: TOTAL_ROUNDS is --total-rounds.
+
+    \b
+    Example:
+      prosetting run --solver-model-path Qwen/Qwen3-8B --questions-file questions.json --total-rounds 3
+    """
+    from prosetting.config import fit_to_machine, this_machine
+    from prosetting.core.workspace import Workspace
+    from prosetting.errors import WorkspaceInUse
+
+    settings, notices = fit_to_machine(load(ctx, env_file), this_machine())
+    from prosetting.managers.run import start_run
+
+    workspace = Workspace.of(settings)
+    before = _written_at(workspace)
+    try:
+        code = start_run(settings, notices, mode.value)
+    except WorkspaceInUse:
+        raise
+    except BaseException:
+        _print_report(workspace, before)
+        raise
+    _print_report(workspace, before)
+    raise typer.Exit(code)
+
+
+def _written_at(workspace: Workspace) -> int | None:
+    return workspace.summary.stat().st_mtime_ns if workspace.summary.exists() else None
+
+
+def _print_report(workspace: Workspace, before: int | None) -> None:
+    """The report, if this run came far enough to have written one."""
+    from prosetting.core.artifacts import read_json
+    from prosetting.managers.report import terminal_report
+
+    if _written_at(workspace) != before:
+        typer.echo(terminal_report(read_json(workspace.summary)))

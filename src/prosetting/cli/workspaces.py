@@ -1,0 +1,73 @@
+"""A workspace as other programs find it: its settings, its journal read-only, and whether a run lives in it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from prosetting.cli.settings_flags import load
+from prosetting.core.artifacts import read_json
+from prosetting.core.journal import Journal
+from prosetting.core.workspace import Workspace, WorkspaceLock
+from prosetting.errors import WorkspaceInUse
+
+
+def workspace_of(ctx: typer.Context, env_file: Path | None) -> Workspace:
+    return Workspace.of(load(ctx, env_file, need_model=False).settings)
+
+
+@contextmanager
+def open_journal(workspace: Workspace) -> Iterator[Journal]:
+    """The journal, read-only. Raises WorkspaceError where no run was started."""
+    _finish_rollback(workspace)
+    with Journal(workspace.journal, read_only=True) as journal:
+        yield journal
+
+
+def _finish_rollback(workspace: Workspace) -> None:
+    """A run killed in the middle of a commit leaves one to be rolled back, which a reader must not do."""
+    rollback = workspace.journal.with_name(workspace.journal.name + "-journal")
+    if rollback.exists() and rollback.stat().st_size and holder_of(workspace) is None:
+        with contextlib.suppress(WorkspaceInUse, OSError), WorkspaceLock(workspace):
+            Journal(workspace.journal).close()
+
+
+def state_of(workspace: Workspace) -> dict[str, Any]:
+    """`training_state.json`, empty before the run has written it."""
+    return read_json(workspace.state) if workspace.state.exists() else {}
+
+
+def total_rounds_of(workspace: Workspace, journal: Journal) -> int:
+    """TOTAL_ROUNDS of the latest run; before it wrote its state, the rounds that have a pool."""
+    if total := state_of(workspace).get("total_rounds"):
+        return int(total)
+    round_ = 1
+    while journal.pool(round_ + 1):
+        round_ += 1
+    return round_
+
+
+def holder_of(workspace: Workspace) -> dict[str, Any] | None:
+    """The live run (pid, host, since) that holds the workspace, or None.
+
+    Asks the kernel only where the lock file names a holder: asking takes the lock for a moment.
+    """
+    try:
+        with workspace.lock_file.open() as stream:
+            text = stream.read()
+            if not text:
+                return None
+            try:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return dict(json.loads(text))
+    except (OSError, ValueError):
+        return None
+    return None

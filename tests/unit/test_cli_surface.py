@@ -1,0 +1,72 @@
+"""The command line as users have it: commands, flags, exit codes, keys. Change it here only on purpose."""
+
+from __future__ import annotations
+
+import typer.main
+
+from prosetting import errors
+from prosetting.cli.main import app
+from prosetting.config import ENV_NAMES
+
+KEYS_TEXT = """
+SOLVER_MODEL_PATH GENERATOR_MODEL_PATH QUESTIONS_FILE VALIDATION_DATA_FILE WORKSPACE_DIR LOG_DIR
+TOTAL_ROUNDS FIRST_TRAINING_ROUND TRAIN_ON SAVE_ROUNDS SEED TRAINING_FRAMEWORK
+ATTEMPTS_PER_QUESTION REPLAY_OTHER_SHARE NEW_QUESTIONS_PER_ROUND
+PHYSICAL_SOLVER_GPU SOLVER_INSTRUCTION SOLVER_BATCH_SIZE SOLVER_MAX_NEW_TOKENS SOLVER_TEMPERATURE SOLVER_TOP_P
+TEACHER_BASE_URL TEACHER_API_KEY TEACHER_MODEL_NAME TEACHER2_BASE_URL TEACHER2_API_KEY TEACHER2_MODEL_NAME
+TEACHER_CONCURRENT_WORKERS TEACHER_TIMEOUT TEACHER_MAX_RETRIES TEACHER_RETRY_DELAY EMBEDDED_TEACHER_PORT
+MAX_PAIRS_PER_QUESTION SHUFFLE_LABELS
+PHYSICAL_GRPO_GPU TRL_NUM_PROCESSES TRL_MIXED_PRECISION TRL_LEARNING_RATE TRL_LR_SCHEDULER TRL_NUM_EPOCHS
+TRL_BATCH_SIZE TRL_GRADIENT_ACCUMULATION TRL_BETA TRL_LOSS_TYPE TRL_LOSS_WEIGHTS TRL_MAX_LENGTH
+TRL_GRADIENT_CHECKPOINTING TRL_REPORT_TO
+EVAL_ATTEMPTS
+AUTO_RETRY_ENABLED AUTO_MAX_RETRIES AUTO_RETRY_DELAY AUTO_CONTINUE_ON_FAILURE CHECKPOINT_INTERVAL
+"""
+KEYS = KEYS_TEXT.split()
+SETTING_FLAGS = {"--" + key.lower().replace("_", "-") for key in KEYS}
+OWN_FLAGS = {
+    "run": {"--mode", "--env-file"},
+    "status": {"--json", "--env-file"},
+    "report": {"--json", "--env-file"},
+    "grade": {"file", "--rules-only", "--out", "--env-file"},
+    "eval": {"model", "files", "--attempts", "--json", "--env-file"},
+    "doctor": {"--quick", "--json", "--env-file"},
+    "settings": set(),
+}
+WITHOUT_SETTINGS = {"settings"}
+
+
+def flags_of(command: typer.main.TyperGroup) -> set[str]:
+    context = typer.Context(command)
+    return {option for param in command.get_params(context) for option in param.opts} - {"--help"}
+
+
+def test_the_keys_are_these() -> None:
+    assert set(ENV_NAMES) == set(KEYS)
+
+
+def test_the_commands_and_their_flags_are_these() -> None:
+    group = typer.main.get_command(app)
+    assert set(group.commands) == set(OWN_FLAGS)
+    for name, command in group.commands.items():
+        settings = set() if name in WITHOUT_SETTINGS else SETTING_FLAGS
+        assert flags_of(command) == OWN_FLAGS[name] | settings, name
+
+
+def test_every_command_has_an_example_in_its_help() -> None:
+    for name, command in typer.main.get_command(app).commands.items():
+        assert "Example:" in command.help, name
+        assert f"prosetting {name}" in command.help, name
+
+
+def test_the_exit_codes_are_these() -> None:
+    codes = {name: value for name, value in vars(errors).items() if name.startswith("EXIT_")}
+    assert codes == {
+        "EXIT_DONE": 0,
+        "EXIT_FAILED": 1,
+        "EXIT_USAGE": 2,
+        "EXIT_STOPPED": 3,
+        "EXIT_WORKSPACE_IN_USE": 4,
+        "EXIT_TEACHER_UNAVAILABLE": 5,
+        "EXIT_INTERRUPTED": 130,
+    }
