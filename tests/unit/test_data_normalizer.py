@@ -132,3 +132,10 @@ def test_real_question_files_are_read(name: str, count: int) -> None:
     assert all(question.solution for question in questions)
     if name != "math_test_5000":
         assert all(question.reference for question in questions)
+
+
+def test_half_a_character_is_refused_with_its_line(tmp_path):
+    file = tmp_path / "q.jsonl"
+    file.write_text('{"question": "a?"}\n{"question": "b \\ud83d?"}\n')
+    with pytest.raises(DataError, match="line 2: an escape"):
+        load_questions(file)

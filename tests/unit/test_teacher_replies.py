@@ -145,3 +145,9 @@ def test_an_analysis_must_say_something() -> None:
     assert replies.parse_analysis('{"analysis": " Carries. "}') == "Carries."
     with pytest.raises(TeacherReplyError):
         replies.parse_analysis('{"analysis": "  "}')
+
+
+def test_half_a_character_around_the_json_is_refused_before_it_reaches_a_store():
+    body = json.dumps({"choices": [{"message": {"content": 'so \ud83d: {"analysis": "a"}'}}]}).encode()
+    with pytest.raises(TeacherReplyError, match="not valid Unicode"):
+        replies.read_completion(body)

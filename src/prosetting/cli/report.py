@@ -28,7 +28,7 @@ def report(ctx: typer.Context, as_json: AsJson = False, env_file: EnvFile = None
         written = state_of(workspace).get("status", "stopped")
         # A run that was killed left `running` behind: nothing failed, and it can go on.
         final = "stopped" if written == "running" and holder_of(workspace) is None else written
-        seconds = float(journal.fact("run_seconds") or 0.0)
+        seconds = journal.run_seconds()
         summary = run_summary(journal, total_rounds_of(workspace, journal), final, seconds)
     write_report(workspace, summary)
     typer.echo(json.dumps(summary, ensure_ascii=False, indent=1) if as_json else terminal_report(summary))

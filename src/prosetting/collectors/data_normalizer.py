@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ MAX_ROW_CHARS = 100_000
 _LIST_FIELDS = ("data", "questions")
 _ACCEPTED = f"one of {', '.join(QUESTION_FIELDS)}; the answer, if any, as one of {', '.join(ANSWER_FIELDS)}"
 _log = logging.getLogger(__name__)
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,11 @@ def _question_of(path: Path, row: _Row) -> Question:
     size = sum(len(item) for item in value.values() if isinstance(item, str))
     if size > MAX_ROW_CHARS:
         raise _too_long(path, row.where, size)
+    if any(_SURROGATE.search(item) for item in value.values() if isinstance(item, str)):
+        raise DataError(
+            f"{path}, {row.where}: an escape such as \\ud83d stands for half a character",
+            next_step="write the character itself, or remove the row",
+        )
     name = next((name for name in QUESTION_FIELDS if name in value), None)
     if name is None:
         raise _no_question_field(path, row.where, value)

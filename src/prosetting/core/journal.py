@@ -300,6 +300,11 @@ class Journal:
         rows = self._db.execute("SELECT stage FROM stages WHERE round = ? ORDER BY finished_at", (round_,))
         return [row[0] for row in rows]
 
+    def run_seconds(self) -> float:
+        """How long the run has worked, all sessions; one that was killed counts with the stages it finished."""
+        stages = self._db.execute("SELECT coalesce(sum(seconds), 0) FROM stages").fetchone()[0]
+        return max(float(self.fact("run_seconds") or 0.0), float(stages))
+
     def add_failure(self, round_: int, stage: str, message: str) -> None:
         self._db.execute("INSERT INTO failures VALUES (?, ?, ?, ?)", (time.time(), round_, stage, message))
 

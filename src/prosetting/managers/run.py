@@ -77,7 +77,7 @@ def start_run(settings: Settings, notices: Sequence[str], mode: Mode) -> int:
         _bind(journal, settings, pool, heldout)
         config = {"settings": settings.public_values(), "notices": list(notices)}
         write_json(workspace.config, config, version=__version__)
-        session = _Session(settings, workspace, journal, time.monotonic(), float(journal.fact("run_seconds") or 0.0))
+        session = _Session(settings, workspace, journal, time.monotonic(), journal.run_seconds())
         verifier = stack.enter_context(AnswerVerifier())
         log_file = workspace.logs / "embedded_teacher.log"
         teachers = stack.enter_context(open_teachers(settings, runner, log_file=log_file, ledger=journal))
@@ -87,6 +87,9 @@ def start_run(settings: Settings, notices: Sequence[str], mode: Mode) -> int:
             settings, workspace, journal, engines, runner, gate, heldout, lambda: _after_round(session)
         )
         _greet(settings, notices, workspace, pool, heldout, journal)
+        if mode == "semi":
+            print("========== Semi-Automated Training System Initialization ==========\n✅ Initialization Complete")
+            print(status_text(journal, settings.total_rounds), flush=True)
         return _run_and_report(session, controller)
 
 

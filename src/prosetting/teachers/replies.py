@@ -48,6 +48,7 @@ def read_completion(body: bytes) -> Completion:
     content = message.get("content") if isinstance(message, dict) else None
     if not isinstance(document, dict) or not isinstance(choice, dict) or not isinstance(content, str):
         raise TeacherReplyError("the body is not a chat completion with a text")
+    _check_unicode("the reply", content)
     if choice.get("finish_reason") == "length":
         raise TeacherReplyError("the reply was cut off at the model's token limit")
     usage = document.get("usage")
@@ -176,11 +177,16 @@ def _optional_text(reply: dict[str, Any], key: str) -> str | None:
         raise TeacherReplyError(f"{key} is a {type(value).__name__}, not a text")
     if _CONTROL.search(value):
         raise TeacherReplyError(f"{key} holds control characters: a backslash that was not doubled?")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise TeacherReplyError(f"{key} is not valid Unicode") from None
+    _check_unicode(key, value)
     return value
+
+
+def _check_unicode(name: str, text: str) -> None:
+    """JSON can escape half a character, which no store and no encoding takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise TeacherReplyError(f"{name} is not valid Unicode") from None
 
 
 def _count(value: object) -> int:
