@@ -25,15 +25,19 @@ $(INSTALLED): requirements.txt pyproject.toml
 		{ echo "$(PYTHON) cannot make virtual environments. On Debian: apt install python3-venv"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (about two minutes the first time)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' requirements.txt)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $(INSTALLED)
 
+# A plain `prosetting run` with a .env. One thread: a model this small is slower on several.
+DEMO := runs/demo-inputs/seed-$(SEED)
+
 demo: $(INSTALLED)
-	@$(BIN)/python -m prosetting.demo run --seed $(SEED)
+	@$(BIN)/python -m prosetting.demo prepare --seed $(SEED) --out $(DEMO) --workspace runs/demo
+	@OMP_NUM_THREADS=1 $(BIN)/prosetting run --env-file $(DEMO)/.env
 
 demo-control: $(INSTALLED)
-	@$(BIN)/python -m prosetting.demo run --seed $(SEED) --control
+	@$(BIN)/python -m prosetting.demo prepare --seed $(SEED) --out $(DEMO) --workspace runs/demo-control --control
+	@OMP_NUM_THREADS=1 $(BIN)/prosetting run --env-file $(DEMO)/control.env
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -11,8 +11,9 @@ from dotenv import dotenv_values
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from prosetting.config import load_settings
+from prosetting.core.artifacts import write_json
 from prosetting.demo.__main__ import main
-from prosetting.demo.prepare import prepare
+from prosetting.demo.prepare import make_room, prepare
 from prosetting.demo.recipe import Recipe
 
 TINY = Recipe(examples=64, steps=3, batch=8, seed_questions=8, heldout_questions=8)
@@ -101,3 +102,13 @@ def test_the_command_says_the_seed_and_what_to_type_next(folder: Path, capsys: p
     assert "seed 7" in said
     assert f"prosetting run --env-file {shlex.quote(str(folder / '.env'))}" in said
     assert dotenv_values(folder / ".env")["WORKSPACE_DIR"] == str(folder / "run")
+
+
+def test_a_workspace_of_another_seed_is_moved_aside_and_one_of_the_same_is_kept(tmp_path):
+    workspace = tmp_path / "demo"
+    write_json(workspace / "training_config.json", {"settings": {"seed": 1}})
+    make_room(workspace, 1)
+    assert workspace.exists()
+    make_room(workspace, 2)
+    assert not workspace.exists()
+    assert (tmp_path / "demo.seed-1" / "training_config.json").exists()

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
