@@ -46,10 +46,10 @@ lint: $(INSTALLED)
 	PYTHONPATH=src $(BIN)/lint-imports --no-cache
 
 test: lint
-	$(BIN)/pytest -m "not slow and not gpu" --cov --cov-report=term:skip-covered --cov-fail-under=85
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow and not gpu" --cov --cov-report=term:skip-covered --cov-fail-under=85
 
 test-slow: $(INSTALLED)
-	$(BIN)/pytest -m "not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not gpu"
 
 bench: $(INSTALLED)
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

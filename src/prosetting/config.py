@@ -64,7 +64,7 @@ class Settings(BaseModel):
     )
     generator_model_path: OptionalText = _setting(
         None,
-        "Base model of the Generator. Read and checked, not trained yet: its training data is written every round",
+        "Base model of the Generator. Not trained yet: its training data is written every round",
     )
     questions_file: Path = _setting(
         Path("DataSet/seed_questions.json"), "The first round's questions, .json or .jsonl (docs/files.md)"

@@ -98,13 +98,13 @@ QUESTION = Question(QuestionId("q"), "What is 6 + 5?")
 def test_a_question_is_written_from_the_analysis_and_solved_unseen() -> None:
     teacher = ScriptedTeacher()
     made = asyncio.run(enhance_question(teacher, QUESTION, [FailedAttempt("10", "slip")], 0.0))
-    assert made == [EnhancedQuestion(NEW, "12")]
+    assert made == EnhancedQuestion(NEW, "12")
     assert teacher.asked == ["analyse", "enhance easier: forgets the carry", "solve What is 7 + 5?"]
 
 
 def test_a_teacher_that_declines_gives_no_question() -> None:
     teacher = ScriptedTeacher(TeacherDeclined("no"))
-    assert asyncio.run(enhance_question(teacher, QUESTION, [], 0.5)) == []
+    assert asyncio.run(enhance_question(teacher, QUESTION, [], 0.5)) is None
 
 
 def test_an_unusable_reply_is_the_callers_to_see() -> None:

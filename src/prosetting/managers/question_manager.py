@@ -108,7 +108,7 @@ class QuestionManager:
         async def ask(outcome: QuestionOutcome) -> None:
             try:
                 written = await enhance_question(teacher2, outcome.question, outcome.failures, outcome.pass_rate)
-                found = {"status": "written", **asdict(written[0])} if written else {"status": "declined"}
+                found = {"status": "written", **asdict(written)} if written else {"status": "declined"}
             except TeacherReplyError as error:
                 found = {"status": "failed", "reason": str(error)}
             self._journal.add_enhancement(round_, outcome.question.question_id, found)

@@ -125,7 +125,8 @@ def _terminate_as_interrupt() -> Iterator[None]:
     """SIGTERM ends a run the way Ctrl+C does."""
 
     def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
+        # Not `raise KeyboardInterrupt`: asyncio cancels its task cleanly on SIGINT only.
+        signal.raise_signal(signal.SIGINT)
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:

@@ -33,15 +33,15 @@ def kind_for(pass_rate: float) -> QuestionKind:
 
 async def enhance_question(
     teacher: Teacher, question: Question, failures: Sequence[FailedAttempt], pass_rate: float
-) -> list[EnhancedQuestion]:
+) -> EnhancedQuestion | None:
     """Analyse the failures, write a question from them, and let the teacher solve it unseen.
 
-    Empty when the teacher declines. Raises TeacherReplyError when a call brought nothing usable (worth another
+    None when the teacher declines. Raises TeacherReplyError when a call brought nothing usable (worth another
     round's try) and TeacherUnavailable when the teacher is out of reach.
     """
     analysis = await teacher.analyse(question, failures)
     try:
         new = await teacher.enhance(question, failures, analysis, kind_for(pass_rate))
     except TeacherDeclined:
-        return []
-    return [EnhancedQuestion(new, await teacher.solve(new.text))]
+        return None
+    return EnhancedQuestion(new, await teacher.solve(new.text))
