@@ -7,8 +7,6 @@ Values come from, strongest first: command-line flags, the environment, the `.en
 from __future__ import annotations
 
 import difflib
-import os
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -332,75 +330,6 @@ def example_value(name: str) -> str:
     if isinstance(default, tuple):
         return ",".join(str(part) for part in default)
     return str(default).lower() if isinstance(default, bool) else str(default)
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """What a run can have here."""
-
-    gpu_ids: tuple[int, ...]
-    cpu_count: int
-
-
-def this_machine() -> Machine:
-    """GPUs as nvidia-smi lists them (none without a driver) and CPU cores this process may use."""
-    return Machine(
-        _gpu_ids(), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-
-
-def _gpu_ids() -> tuple[int, ...]:
-    import subprocess
-
-    if shutil.which("nvidia-smi") is None:
-        return ()
-    query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
-    done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
-    return tuple(int(line) for line in done.stdout.split() if line.isdigit()) if done.returncode == 0 else ()
-
-
-def fit_to_machine(loaded: LoadedSettings, machine: Machine) -> tuple[Settings, list[str]]:
-    """Clamp defaults that the machine cannot hold, with a notice each; an explicit one is a ConfigError."""
-    settings, notices = loaded.settings, []
-    changes: dict[str, Any] = {}
-    for name in ("physical_solver_gpu", "physical_grpo_gpu"):
-        wanted: tuple[int, ...] = getattr(settings, name)
-        missing = [gpu for gpu in wanted if gpu not in machine.gpu_ids]
-        if not missing:
-            continue
-        if name in loaded.explicit and wanted:
-            raise ConfigError(
-                f"{env_name(name)}={example_list(wanted)} but this machine has {_gpus(machine)}",
-                next_step=f"set {env_name(name)} to GPUs that nvidia-smi lists, or to nothing for the CPU",
-            )
-        kept = tuple(gpu for gpu in wanted if gpu in machine.gpu_ids) or machine.gpu_ids[:1]
-        changes[name] = kept
-        change = f"{example_list(wanted)} → {example_list(kept) or 'CPU'}"
-        notices.append(f"{env_name(name)}: {change} (this machine has {_gpus(machine)})")
-    most = len(changes.get("physical_grpo_gpu", settings.physical_grpo_gpu))
-    if settings.trl_num_processes > (
-        most or machine.cpu_count if "trl_num_processes" in loaded.explicit else max(most, 1)
-    ):
-        if "trl_num_processes" in loaded.explicit:
-            raise ConfigError(
-                f"TRL_NUM_PROCESSES={settings.trl_num_processes} but there are {most} GPUs to train on"
-                f" and {machine.cpu_count} CPU cores",
-                next_step=f"set TRL_NUM_PROCESSES={max(most, 1)}",
-            )
-        changes["trl_num_processes"] = max(most, 1)
-        notices.append(f"TRL_NUM_PROCESSES: {settings.trl_num_processes} → {max(most, 1)}")
-    if not most and settings.trl_mixed_precision != "no" and "trl_mixed_precision" not in loaded.explicit:
-        changes["trl_mixed_precision"] = "no"
-        notices.append("TRL_MIXED_PRECISION: bf16 → no (training on the CPU)")
-    return settings.model_copy(update=changes), notices
-
-
-def example_list(values: Iterable[int]) -> str:
-    return ",".join(str(value) for value in values)
-
-
-def _gpus(machine: Machine) -> str:
-    return f"GPUs {example_list(machine.gpu_ids)}" if machine.gpu_ids else "no GPU"
 
 
 def reference_markdown() -> str:

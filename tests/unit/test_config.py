@@ -9,11 +9,10 @@ import pytest
 from prosetting.config import (
     ENV_NAMES,
     LoadedSettings,
-    Machine,
-    fit_to_machine,
     load_settings,
     reference_markdown,
 )
+from prosetting.core.machine import Machine, fit_to_machine
 from prosetting.errors import EXIT_USAGE, ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,7 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from prosetting.config import LoadedSettings, Settings, fit_to_machine, this_machine
+from prosetting.config import LoadedSettings, Settings
+from prosetting.core.machine import fit_to_machine, this_machine
 from prosetting.core.text import printable
 from prosetting.core.workspace import Workspace
 from prosetting.errors import ConfigError, ProSettingError

@@ -47,7 +47,7 @@ def evaluate(
     import json
 
     from prosetting.cli.logs import log_to_stderr
-    from prosetting.config import fit_to_machine, this_machine
+    from prosetting.core.machine import fit_to_machine, this_machine
 
     more = {"SOLVER_MODEL_PATH": model} | ({"EVAL_ATTEMPTS": str(attempts)} if attempts else {})
     settings, notices = fit_to_machine(load(ctx, env_file, more=more), this_machine())

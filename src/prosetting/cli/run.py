@@ -33,7 +33,7 @@ def run(
     Example:
       prosetting run --solver-model-path Qwen/Qwen3-8B --questions-file questions.json --total-rounds 3
     """
-    from prosetting.config import fit_to_machine, this_machine
+    from prosetting.core.machine import fit_to_machine, this_machine
     from prosetting.core.workspace import Workspace
     from prosetting.errors import WorkspaceInUse
 

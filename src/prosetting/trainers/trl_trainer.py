@@ -19,8 +19,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from prosetting.config import Settings, this_machine
+from prosetting.config import Settings
 from prosetting.core import children
+from prosetting.core.machine import this_machine
 from prosetting.core.model_folder import missing_parts
 from prosetting.errors import ConfigError, TrainingError
 from prosetting.trainers.base import TrainingJob, TrainingResult
