@@ -1,0 +1,93 @@
+"""What this machine has, and settings made to fit it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from prosetting.config import LoadedSettings, Settings, env_name
+from prosetting.errors import ConfigError
+
+NVIDIA_SMI_TIMEOUT_S = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a run can have here."""
+
+    gpu_ids: tuple[int, ...]
+    cpu_count: int
+
+
+def this_machine() -> Machine:
+    """GPUs as nvidia-smi lists them (none without a driver) and CPU cores this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return Machine(_gpu_ids(), cores or 1)
+
+
+def _gpu_ids() -> tuple[int, ...]:
+    query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=NVIDIA_SMI_TIMEOUT_S, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return tuple(int(line) for line in done.stdout.split() if line.isdigit())
+
+
+def fit_to_machine(loaded: LoadedSettings, machine: Machine) -> tuple[Settings, list[str]]:
+    """Clamp defaults that the machine cannot hold, with a notice each; an explicit one is a ConfigError."""
+    changes: dict[str, Any] = {}
+    notices: list[str] = []
+
+    def change(name: str, value: Any, shown: str) -> None:
+        changes[name] = value
+        notices.append(f"{env_name(name)}: {shown} (this machine has {_gpus(machine)})")
+
+    for name in ("physical_solver_gpu", "physical_grpo_gpu"):
+        wanted: tuple[int, ...] = getattr(loaded.settings, name)
+        kept = _gpus_to_keep(name, wanted, loaded, machine)
+        if kept != wanted:
+            change(name, kept, f"{_listed(wanted)} → {_listed(kept) or 'CPU'}")
+    training_gpus = len(changes.get("physical_grpo_gpu", loaded.settings.physical_grpo_gpu))
+    processes = loaded.settings.trl_num_processes
+    if "trl_num_processes" in loaded.explicit:
+        _check_processes(processes, training_gpus, machine)
+    elif processes > max(training_gpus, 1):
+        change("trl_num_processes", max(training_gpus, 1), f"{processes} → {max(training_gpus, 1)}")
+    precision = loaded.settings.trl_mixed_precision
+    if not training_gpus and precision != "no" and "trl_mixed_precision" not in loaded.explicit:
+        change("trl_mixed_precision", "no", f"{precision} → no")
+    return loaded.settings.model_copy(update=changes), notices
+
+
+def _gpus_to_keep(name: str, wanted: tuple[int, ...], loaded: LoadedSettings, machine: Machine) -> tuple[int, ...]:
+    """Those of the wanted GPUs that are there, or the first there is."""
+    if all(gpu in machine.gpu_ids for gpu in wanted):
+        return wanted
+    if name in loaded.explicit:
+        raise ConfigError(
+            f"{env_name(name)}={_listed(wanted)} but this machine has {_gpus(machine)}",
+            next_step=f"set {env_name(name)} to GPUs that nvidia-smi lists, or to nothing for the CPU",
+        )
+    return tuple(gpu for gpu in wanted if gpu in machine.gpu_ids) or machine.gpu_ids[:1]
+
+
+def _check_processes(processes: int, training_gpus: int, machine: Machine) -> None:
+    """One process a GPU; without GPUs, one a core at most."""
+    if processes > (training_gpus or machine.cpu_count):
+        raise ConfigError(
+            f"TRL_NUM_PROCESSES={processes} but there are {training_gpus} GPUs to train on"
+            f" and {machine.cpu_count} CPU cores",
+            next_step=f"set TRL_NUM_PROCESSES={max(training_gpus, 1)}",
+        )
+
+
+def _listed(ids: Iterable[int]) -> str:
+    return ",".join(map(str, ids))
+
+
+def _gpus(machine: Machine) -> str:
+    return f"GPUs {_listed(machine.gpu_ids)}" if machine.gpu_ids else "no GPU"
