@@ -15,7 +15,7 @@ from prosetting.errors import ConfigError
 
 MAX_EXPRESSION_CHARS = 400
 _START_TIMEOUT_S = 120.0
-# The worker limits each comparison to 0.4 s of CPU time; this only ends a worker that hangs.
+# The worker limits each comparison to 0.8 s of CPU time; this only ends a worker that hangs.
 _ANSWER_TIMEOUT_S = 20.0
 
 Relation = Literal["equal", "different", "unsure"]

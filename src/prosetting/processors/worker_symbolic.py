@@ -20,7 +20,7 @@ from typing import Any
 import sympy  # type: ignore[import-untyped]
 from math_verify import LatexExtractionConfig, parse, verify
 
-CPU_LIMIT_S = 0.4
+CPU_LIMIT_S = 0.8
 MEMORY_LIMIT_BYTES = 2 << 30
 _DIGITS = 30
 _POINTS = ("7/5", "29/11", "-17/13", "-31/7", "3/23")
