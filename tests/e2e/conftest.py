@@ -54,6 +54,19 @@ def read(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def children_of(workspace: Path) -> list[bytes]:
+    """Command lines of live processes of ours that name the workspace."""
+    alive = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if str(workspace).encode() in command and b"prosetting" in command and int(process.name) != os.getpid():
+            alive.append(command)
+    return alive
+
+
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory) -> Demo:
     folder = tmp_path_factory.mktemp("demo")

@@ -21,7 +21,7 @@ from prosetting.errors import ConfigError, ProSettingError
 
 Level = Literal["good", "warning", "wrong"]
 SIGNS: dict[Level, str] = {"good": "✅", "warning": "⚠️ ", "wrong": "❌"}
-NEEDED = ("math-verify", "openai", "pyarrow", "pydantic", "python-dotenv", "rich", "tenacity", "typer")
+NEEDED = ("httpx2", "math-verify", "openai", "pyarrow", "pydantic", "python-dotenv", "tenacity", "typer")
 NEEDED_TO_TRAIN = ("accelerate", "datasets", "torch", "transformers", "trl")
 IMPORT_DEADLINE_S = 300
 GIB = 2**30
