@@ -19,6 +19,7 @@ def test_semi_automatic_mode_shows_its_status_runs_a_round_and_quits_resumably(d
     done = subprocess.run(command, input="s\nc\nq\n", capture_output=True, text=True, timeout=200, env=clean_env())
     assert done.returncode == 3, done.stderr[-2000:]
     assert "Please select operation [c]continue [s]status [q]quit: " in done.stdout
+    assert done.stderr.rstrip().splitlines()[-2].startswith("stopped before round 2")
     assert "Semi-Automated Training System Initialization" in done.stdout
     assert "Current Round: 1" in done.stdout
     assert "Total Rounds: 5" in done.stdout

@@ -16,7 +16,7 @@ import typer
 from prosetting import __version__
 from prosetting.cli import doctor, evaluate, grade, report, run, settings, status
 from prosetting.cli.settings_flags import EvalCommand, GradeCommand, SettingsCommand, WorkspaceCommand
-from prosetting.errors import EXIT_INTERRUPTED, ProSettingError
+from prosetting.errors import EXIT_INTERRUPTED, ProSettingError, RunStopped
 
 # Plain text: no markup of a question or a model is ever interpreted, and lines stay whole for other programs.
 app = typer.Typer(
@@ -65,7 +65,9 @@ def main(args: Sequence[str] | None = None) -> int:
     except ProSettingError as error:
         from prosetting.core.text import printable
 
-        print(f"error: {printable(str(error))}", file=sys.stderr)
+        # Leaving because a person asked to is no error.
+        word = "" if isinstance(error, RunStopped) else "error: "
+        print(f"{word}{printable(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -246,13 +247,8 @@ class RoundController:
         return self._engines.trainer.train(job)
 
     def _rounds_to_train_on(self, round_: int) -> list[int]:
-        """TRAIN_ON as rounds. With `untrained`, rounds whose pairs some earlier training used are left out."""
-        if self._settings.train_on == "round":
-            return [round_]
-        if self._settings.train_on == "all":
-            return list(range(1, round_ + 1))
         used = {u for r in range(1, round_) for u in self._output(r, Stage.TRL_TRAINING)["rounds_used"]}
-        return [r for r in range(1, round_ + 1) if r not in used]
+        return rounds_to_train_on(self._settings.train_on, round_, used)
 
     # 5 · next_round_prep
 
@@ -343,3 +339,11 @@ class RoundController:
         if self._solver is not None:
             self._solver[1].close()
             self._solver = None
+
+
+def rounds_to_train_on(train_on: str, round_: int, used: AbstractSet[int]) -> list[int]:
+    """TRAIN_ON as the rounds whose pairs a round trains on; `used` are those that earlier trainings had."""
+    if train_on == "round":
+        return [round_]
+    rounds = range(1, round_ + 1)
+    return list(rounds) if train_on == "all" else [r for r in rounds if r not in used]

@@ -109,8 +109,8 @@ def _run_and_report(session: _Session, controller: RoundController) -> int:
         conclude("stopped", "interrupted")
         log.warning("stopped; all that was committed stays. The same command goes on from here")
         return EXIT_INTERRUPTED
-    except ProSettingError as error:
-        conclude("failed", error.what)
+    except Exception as error:
+        conclude("failed", error.what if isinstance(error, ProSettingError) else repr(error))
         raise
     conclude("completed")
     return EXIT_DONE
