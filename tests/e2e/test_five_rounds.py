@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sqlite3
 from itertools import product
 from pathlib import Path
@@ -64,6 +66,10 @@ SUMMARY = {
         },
     },
 }
+
+
+def numbers_of(text: str) -> tuple[str, ...]:
+    return tuple(re.findall("[0-9]+", text))
 
 
 def rows(workspace: Path, query: str) -> list[tuple]:
@@ -176,6 +182,13 @@ def test_no_held_out_question_was_ever_in_a_pool(finished):
     pooled = {q for (q,) in rows(finished, "SELECT DISTINCT question_id FROM pools")}
     assert len(heldout) == 12
     assert not heldout & pooled
+
+
+def test_no_teacher_question_has_the_numbers_of_a_held_out_one_under_other_names(finished, demo):
+    held = [json.loads(line)["question"] for line in (demo.folder / "heldout.jsonl").read_text().splitlines()]
+    new = rows(finished, "SELECT DISTINCT text FROM questions JOIN pools USING (question_id) WHERE reason = 'enhanced'")
+    assert new
+    assert not {numbers_of(text) for text in held} & {numbers_of(text) for (text,) in new}
 
 
 def test_the_pool_grows_by_new_questions_and_keeps_every_failed_one(finished):

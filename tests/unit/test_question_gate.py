@@ -9,22 +9,23 @@ import pytest
 
 from prosetting.errors import TeacherReplyError
 from prosetting.processors.question_enhancer import EnhancedQuestion, enhance_question, kind_for
-from prosetting.processors.question_gate import MAX_QUESTION_CHARS, Rejection, admit
+from prosetting.processors.question_gate import MAX_QUESTION_CHARS, HeldOut, Rejection, admit
 from prosetting.records import Question, QuestionId, QuestionKind, question_id_of
 from prosetting.teachers.base import FailedAttempt, GradeReply, NewQuestion
 from prosetting.teachers.replies import TeacherDeclined
 
 NEW = NewQuestion("What is 7 + 5?", "12", "7+5=12", "variant")
 NEW_ID = question_id_of(NEW.text)
+NOTHING = HeldOut.of([])
 
 
 def test_a_sound_question_is_admitted_with_its_parent() -> None:
-    admitted = admit(NEW, known=set(), held_out=set(), teacher_answer="12.0", parent_id=QuestionId("p"))
+    admitted = admit(NEW, known=set(), held_out=NOTHING, teacher_answer="12.0", parent_id=QuestionId("p"))
     assert admitted == Question(NEW_ID, NEW.text, "12", "7+5=12", "variant", QuestionId("p"))
 
 
 def test_a_teacher_that_does_not_know_is_no_objection() -> None:
-    assert isinstance(admit(NEW, known=set(), held_out=set(), teacher_answer=None), Question)
+    assert isinstance(admit(NEW, known=set(), held_out=NOTHING, teacher_answer=None), Question)
 
 
 @pytest.mark.parametrize(
@@ -38,13 +39,16 @@ def test_a_teacher_that_does_not_know_is_no_objection() -> None:
     ],
 )
 def test_an_unsound_question_is_rejected_with_the_reason(change: dict[str, Any], reason: Rejection) -> None:
-    assert admit(replace(NEW, **change), known=set(), held_out=set(), teacher_answer="12") == reason
+    assert admit(replace(NEW, **change), known=set(), held_out=NOTHING, teacher_answer="12") == reason
 
 
 def test_a_question_already_known_or_held_out_stays_out_however_it_is_spaced() -> None:
     spaced = replace(NEW, text=" What  is\n7 + 5? ")
-    assert admit(spaced, known={NEW_ID}, held_out=set(), teacher_answer=None) == Rejection.DUPLICATE
-    assert admit(spaced, known={NEW_ID}, held_out={NEW_ID}, teacher_answer=None) == Rejection.HELD_OUT
+    assert admit(spaced, known={NEW_ID}, held_out=NOTHING, teacher_answer=None) == Rejection.DUPLICATE
+    assert (
+        admit(spaced, known={NEW_ID}, held_out=HeldOut(frozenset({NEW_ID}), frozenset()), teacher_answer=None)
+        == Rejection.HELD_OUT
+    )
 
 
 @pytest.mark.parametrize(
@@ -52,7 +56,7 @@ def test_a_question_already_known_or_held_out_stays_out_however_it_is_spaced() -
 )
 def test_answers_are_compared_by_value_or_by_spelling(reference: str, answer: str) -> None:
     new = replace(NEW, reference=reference)
-    assert isinstance(admit(new, known=set(), held_out=set(), teacher_answer=answer), Question)
+    assert isinstance(admit(new, known=set(), held_out=NOTHING, teacher_answer=answer), Question)
 
 
 @pytest.mark.parametrize(
@@ -111,3 +115,17 @@ def test_an_unusable_reply_is_the_callers_to_see() -> None:
     teacher = ScriptedTeacher(TeacherReplyError("garbage"))
     with pytest.raises(TeacherReplyError):
         asyncio.run(enhance_question(teacher, QUESTION, [], 0.5))
+
+
+def test_a_held_out_question_with_other_names_stays_out_and_one_with_other_numbers_does_not() -> None:
+    held = HeldOut.of([Question(QuestionId("h"), "Max has 5 cards and buys 4. How many has he?")])
+    renamed = replace(NEW, text="Eva has 5 coins and finds 4. How many has she?", reference="9")
+    other = replace(NEW, text="Eva has 5 coins and finds 6. How many has she?", reference="11")
+    assert admit(renamed, known=set(), held_out=held, teacher_answer=None) == Rejection.HELD_OUT_NUMBERS
+    assert isinstance(admit(other, known=set(), held_out=held, teacher_answer=None), Question)
+
+
+def test_a_single_number_does_not_tell_questions_apart() -> None:
+    held = HeldOut.of([Question(QuestionId("h"), "What is the square of 12?")])
+    new = replace(NEW, text="What is the double of 12?", reference="24")
+    assert isinstance(admit(new, known=set(), held_out=held, teacher_answer=None), Question)

@@ -48,7 +48,7 @@ class WritingTeacher:
 
 def manager_of(journal: Journal, heldout: Sequence[str] = (), **settings) -> QuestionManager:
     settings = {"solver_model_path": "m", "teacher_concurrent_workers": 4, **settings}
-    return QuestionManager(journal, Settings(**settings), frozenset(map(question_id_of, heldout)))
+    return QuestionManager(journal, Settings(**settings), [Question(question_id_of(text), text) for text in heldout])
 
 
 def play(journal: Journal, verdicts: dict[str, Sequence[Verdict]]) -> None:

@@ -14,7 +14,7 @@ from prosetting.core.journal import Journal
 from prosetting.core.progress import Progress
 from prosetting.errors import DataError, TeacherReplyError
 from prosetting.processors.question_enhancer import enhance_question
-from prosetting.processors.question_gate import admit
+from prosetting.processors.question_gate import HeldOut, admit
 from prosetting.records import Grade, PoolEntry, Question, QuestionId, Trajectory, Verdict
 from prosetting.teachers.base import FailedAttempt, NewQuestion, Teacher
 
@@ -64,10 +64,10 @@ def load_pool_and_heldout(settings: Settings) -> tuple[list[Question], list[Ques
 class QuestionManager:
     """Builds the pool of the next round: failed replays, replays of others, Teacher2's new questions."""
 
-    def __init__(self, journal: Journal, settings: Settings, heldout_ids: frozenset[QuestionId]) -> None:
+    def __init__(self, journal: Journal, settings: Settings, heldout: Iterable[Question]) -> None:
         self._journal = journal
         self._settings = settings
-        self._heldout_ids = heldout_ids
+        self._held_out = HeldOut.of(heldout)
 
     def outcomes(self, round_: int) -> list[QuestionOutcome]:
         """The round's questions with their graded attempts, in question-id order."""
@@ -128,7 +128,7 @@ class QuestionManager:
                 NewQuestion(**found["new"]),
                 parent_id=parent_id,
                 known=known,
-                held_out=self._heldout_ids,
+                held_out=self._held_out,
                 teacher_answer=found["teacher_answer"],
             )
             found["gate"] = "admitted" if isinstance(verdict, Question) else verdict

@@ -32,7 +32,7 @@ from prosetting.managers.round_files import RoundFiles
 from prosetting.managers.run_summary import run_summary
 from prosetting.processors.answer_verifier import AnswerVerifier
 from prosetting.processors.reward_calculator import RewardCalculator
-from prosetting.records import PoolEntry, Question, QuestionId
+from prosetting.records import PoolEntry, Question
 from prosetting.teachers.http_teacher import HttpTeacher
 from prosetting.trainers.trl_trainer import TrlTrainer
 
@@ -81,7 +81,7 @@ def start_run(settings: Settings, notices: Sequence[str], mode: Mode) -> int:
         verifier = stack.enter_context(AnswerVerifier())
         log_file = workspace.logs / "embedded_teacher.log"
         teachers = stack.enter_context(open_teachers(settings, runner, log_file=log_file, ledger=journal))
-        engines = _engines(session, teachers, verifier, frozenset(q.question_id for q in heldout))
+        engines = _engines(session, teachers, verifier, heldout)
         gate: Gate = AskingGate() if mode == "semi" else AutomaticGate(settings)
         controller = RoundController(
             settings, workspace, journal, engines, runner, gate, heldout, lambda: _after_round(session)
@@ -160,7 +160,7 @@ def _engines(
     session: _Session,
     teachers: tuple[HttpTeacher, HttpTeacher],
     verifier: AnswerVerifier,
-    heldout_ids: frozenset[QuestionId],
+    heldout: list[Question],
 ) -> Engines:
     settings, workspace, journal = session.settings, session.workspace, session.journal
     return Engines(
@@ -171,7 +171,7 @@ def _engines(
         trainer=TrlTrainer(settings, on_progress=_say_training_step()),
         collector=TrajectoryCollector(journal, settings),
         rewards=RewardCalculator(journal, verifier, teachers[0], settings.teacher_concurrent_workers),
-        questions=QuestionManager(journal, settings, heldout_ids),
+        questions=QuestionManager(journal, settings, heldout),
         files=RoundFiles(workspace, journal),
     )
 
