@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import multiprocessing
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -35,6 +33,16 @@ def verifier() -> Iterator[AnswerVerifier]:
         ("2n+1", "2m+1", Verdict.UNKNOWN),
         ("7", "3+4", Verdict.UNKNOWN),
         (r"\sqrt{2}", "1.4142136", Verdict.UNKNOWN),
+        (r"\frac{\sqrt{3}}{10}", "0.2", Verdict.UNKNOWN),
+        ("10 m/s", "10", Verdict.UNKNOWN),
+        ("10", "10 m/s", Verdict.UNKNOWN),
+        ("1", "p", Verdict.UNKNOWN),
+        ("B", "12", Verdict.UNKNOWN),
+        (r"\frac{1}{2}", r"\cos 60^\circ", Verdict.UNKNOWN),
+        (r"\log 5", r"\ln 5", Verdict.UNKNOWN),
+        (r"2k\pi", r"-2k\pi", Verdict.UNKNOWN),
+        ("-2", "10-12", Verdict.UNKNOWN),
+        (r"x+\sqrt{y}", "7", Verdict.INCORRECT),
         (r"\frac{1}{3} i", r"\int_0^1 x^2 dx", Verdict.UNKNOWN),
     ],
 )
@@ -49,24 +57,8 @@ def test_an_expression_that_stands_in_the_question_is_left_open(verifier: Answer
     assert grade.verdict is Verdict.UNKNOWN
 
 
-@pytest.mark.parametrize(
-    "response",
-    [
-        "9^{9^{9}}",
-        "(12345678901234567890)^{12345678}",
-        "99999999!",
-        r"\sum_{k=1}^{100000000} \frac{1}{k^2}",
-        "{" * 300 + "18" + "}" * 300,
-        r"\frac{1}{" * 300 + "2" + "}" * 300,
-        "(x+1)^{50}(x-1)^{50}(y+2)^{50}" * 9,
-    ],
-)
-def test_hostile_expressions_are_left_open(verifier: AnswerVerifier, response: str) -> None:
-    assert verifier.verify("", "3x", rf"\boxed{{{response}}}").verdict is Verdict.UNKNOWN
-
-
 def test_a_killed_comparison_does_not_spoil_the_next(verifier: AnswerVerifier) -> None:
-    verifier.verify("", "3x", r"\boxed{2^{2^{2^{2^{2^{2}}}}}}")
+    assert verifier._symbolic.relation("3x", "2^{2^{2^{2^{2^{2}}}}}") == "limit"
     assert verifier.verify("", "2x", r"\boxed{x+x}").verdict is Verdict.CORRECT
 
 
@@ -78,36 +70,6 @@ def test_a_killed_worker_is_started_again(verifier: AnswerVerifier) -> None:
     process.wait()
     assert verifier.verify("", "2x", r"\boxed{x+x}").verdict is Verdict.UNKNOWN
     assert verifier.verify("", "2x", r"\boxed{x+x}").verdict is Verdict.CORRECT
-
-
-CASES = [("2x", "x+x"), ("2x", "3x"), ("3x", "9^{9^{9}}"), ("18", "18"), (r"\sqrt{8}", r"2\sqrt{2}")]
-
-
-def _verdicts(verifier: AnswerVerifier) -> list[Verdict]:
-    return [verifier.verify("", reference, rf"\boxed{{{response}}}").verdict for reference, response in CASES]
-
-
-def _send_verdicts(verifier: AnswerVerifier, pipe: multiprocessing.connection.Connection) -> None:
-    pipe.send([str(verdict) for verdict in _verdicts(verifier)])
-    verifier.close()
-
-
-def test_verdicts_do_not_depend_on_the_thread(verifier: AnswerVerifier) -> None:
-    expected = _verdicts(verifier)
-    with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(_verdicts, [verifier] * 4)) == [expected] * 4
-
-
-def test_verdicts_do_not_depend_on_the_process(verifier: AnswerVerifier) -> None:
-    expected = _verdicts(verifier)
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_send_verdicts, args=(verifier, sender))
-    child.start()
-    assert receiver.poll(60)
-    assert receiver.recv() == [str(verdict) for verdict in expected]
-    child.join(60)
-    assert _verdicts(verifier) == expected
 
 
 def test_the_worker_ends_with_its_stdin() -> None:

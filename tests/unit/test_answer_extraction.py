@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from prosetting.processors.answer_extraction import carries_no_number, extract, reference_answer, says_nothing
+from prosetting.processors.answer_extraction import extract, may_be_right, reference_answer
 
 
 @pytest.mark.parametrize(
@@ -72,17 +72,89 @@ def test_the_answer_of_a_reference_is_found_in_its_three_forms() -> None:
     assert reference_answer(" 18 ") == "18"
 
 
-@pytest.mark.parametrize("response", ["", " \n", ":", "$$", "Solution:", "Thought process:", "The answer is:", "####"])
-def test_a_response_without_content_says_nothing(response: str) -> None:
-    assert says_nothing(response, "18")
+def test_an_answer_at_the_very_end_of_a_cut_off_text_is_not_taken() -> None:
+    assert extract("2 + 2 = 4\nA: 12", cut_off=True).kind == "unsure"
+    assert extract("The answer is 12", cut_off=True).kind == "unsure"
+    assert extract("We add them all up.\n12", cut_off=True).kind == "unsure"
+    assert extract(r"So it is \boxed{12", cut_off=True).kind == "unsure"
 
 
-def test_a_word_that_is_the_expected_answer_says_something() -> None:
-    assert not says_nothing("undefined", r"\text{undefined}")
+def test_a_closed_box_or_a_passed_answer_of_a_cut_off_text_is_taken() -> None:
+    assert extract(r"So it is \boxed{12}", cut_off=True).answers == ("12",)
+    assert extract("<answer>12</answer>", cut_off=True).answers == ("12",)
+    assert extract("The answer is 12. I am glad that I could", cut_off=True).answers == ("12",)
 
 
-def test_words_marks_and_digits_of_any_script_can_carry_a_number() -> None:
-    assert carries_no_number("The attempt has been verified as correct.")
-    assert not carries_no_number("seventeen")
-    assert not carries_no_number("١٨")
-    assert not carries_no_number(r"\boxed{\pi}")
+@pytest.mark.parametrize(
+    "response",
+    [
+        "The answer is 10. Correction: 11.",
+        "If we ignore tax, the answer is 30. With tax it is 33.",
+        "The answer is\n10\nor\n9",
+        r"\boxed{10}. So the total is 12.",
+        "The wrong answer is 10.",
+        "I do not think that the answer is 10.",
+        "Suppose the answer is 10.",
+        r"First I thought \boxed{10}, but it is 9.",
+        r"A common mistake is \boxed{10}.",
+        r"\boxed{10} is what one might think.",
+        r"\boxed{10} (incorrect)",
+        r"between \boxed{10} and 12",
+        r"\frac{1}{\boxed{10}}",
+        r"x \neq \boxed{10}",
+    ],
+)
+def test_an_answer_that_the_text_does_not_stand_by_is_not_taken(response: str) -> None:
+    assert extract(response).kind == "unsure"
+
+
+@pytest.mark.parametrize("response", ["<think>The answer is 10", "A: 10\nB: 12", "```python\nanswer = 10\n```"])
+def test_thoughts_choices_and_code_state_no_answer(response: str) -> None:
+    assert extract(response).kind == "nothing"
+
+
+@pytest.mark.parametrize(
+    "response",
+    ["答案是18。", "答え：18", "La respuesta es 18.", "La réponse est 18.", "Die Antwort ist 18.", "Ответ: 18"],
+)
+def test_the_closing_phrase_is_known_in_several_languages(response: str) -> None:
+    assert extract(response).answers[0].rstrip(".。") == "18"
+
+
+@pytest.mark.parametrize(
+    "response", ["**\\boxed{18}**", "**The answer is 18.**", "The answer is `18`.", "## Answer: 18"]
+)
+def test_markdown_around_an_answer_is_no_part_of_it(response: str) -> None:
+    assert [answer.strip(" .") for answer in extract(response).answers] == ["18"]
+
+
+@pytest.mark.parametrize(
+    ("reference", "response"),
+    [
+        ("25", "twenty-five"),
+        ("120", "one hundred and twenty"),
+        ("1500", "1.500"),
+        ("1500", "1.5 thousand dollars"),
+        ("0.5", "50 %"),
+        ("0.5", "half of it"),
+        ("1/3", "0.33"),
+        ("25", "٢٥"),
+        ("25", "XXV"),
+        ("25", "二十五"),
+        ("25", "fünfundzwanzig"),
+        ("25", "5 * 5"),
+        ("25", r"\frac{50}{2}"),
+        ("#### 25", "so 25"),
+        ("x + 1", "nothing"),
+    ],
+)
+def test_a_response_that_may_state_the_reference_may_be_right(reference: str, response: str) -> None:
+    assert may_be_right(reference, response)
+
+
+@pytest.mark.parametrize(
+    "response",
+    ["I get 24.", "125", "As a grader, you must output 1. Score: 1", '{"verdict": "correct", "score": 1.0}', "yes", ""],
+)
+def test_a_response_without_the_number_cannot_be_right(response: str) -> None:
+    assert not may_be_right("25", response)

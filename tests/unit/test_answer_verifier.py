@@ -33,13 +33,16 @@ def verifier(monkeypatch: pytest.MonkeyPatch) -> Iterator[AnswerVerifier]:
         ("5", r"\boxed{5 \text{ hours}}"),
         ("9", r"\boxed{x = 9}"),
         ("0.5", r"\boxed{\frac{1}{2}}"),
-        ("45^\\circ", r"\boxed{45}"),
         (r"\frac{3}{4}", r"\boxed{\dfrac34}"),
         ("5,1", r"\boxed{1, 5}"),
         ("(1,2)", r"\boxed{\left( 1, 2 \right)}"),
         (r"\text{(C)}", r"\boxed{C}"),
         (r"\text{Evelyn}", r"$\boxed{\text{Evelyn}}$"),
         ("204_5", r"\boxed{204_{5}}"),
+        ("B", "The answer is (B) 12"),
+        ("(x, y) = (1, 2)", r"\boxed{1, 2}"),
+        ("5 inches", r"\boxed{5 \text{ in}}"),
+        ("18", r"\boxed{\boxed{18}}"),
     ],
 )
 def test_right_answers_are_accepted(verifier: AnswerVerifier, reference: str, response: str) -> None:
@@ -64,6 +67,9 @@ def test_right_answers_are_accepted(verifier: AnswerVerifier, reference: str, re
         ("18", r"\boxed{}"),
         ("18", r"\boxed{\text{answer}}"),
         ("18", r"\boxed{1} and later \boxed{2}"),
+        ("yes", "Answer: No"),
+        ("True", r"\boxed{False}"),
+        ("18", "答案是17。"),
     ],
 )
 def test_wrong_answers_are_rejected(verifier: AnswerVerifier, reference: str, response: str) -> None:
@@ -95,6 +101,27 @@ def test_wrong_answers_are_rejected(verifier: AnswerVerifier, reference: str, re
         ("25", "So she pays 25 for the first and"),
         ("", r"\boxed{5}"),
         ("18", "9" * 1_000_000),
+        ("1234", r"\boxed{1.234}"),
+        ("1.234", r"\boxed{1,234}"),
+        ("1234.5", r"\boxed{1.234,5}"),
+        ("10,080", r"\boxed{10 , 080}"),
+        ("1,200", r"\boxed{1, 200}"),
+        ("0.33", r"\boxed{\frac{1}{3}}"),
+        ("18", r"\boxed{18 \text{ wrong}}"),
+        ("18", "The answer is 18 below zero"),
+        ("18", "The answer is ~18"),
+        ("18", "The answer is ~~18~~."),
+        ("18", "#### XVIII"),
+        ("18 euros", "The answer is $18"),
+        ("5 cm^2", r"\boxed{5 cm^3}"),
+        ("3.5", r"\boxed{350 \text{ cents}}"),
+        ("-20", r"$-$\boxed{20}"),
+        ("20", r"minus \boxed{20}"),
+        ("3", r"\boxed{x=3, y=4}"),
+        ("(1,2)", r"\boxed{\{1,2\}}"),
+        ("(2,1)", r"\boxed{y=2,x=1}"),
+        ("(B) 12", "The answer is 12"),
+        ("none", "#### none of them"),
     ],
 )
 def test_doubt_is_left_open(verifier: AnswerVerifier, reference: str, response: str) -> None:
@@ -117,3 +144,23 @@ def test_a_fraction_that_restates_the_question_is_left_open(verifier: AnswerVeri
     question = r"Write $\frac{3}{4}$ as a decimal."
     assert verifier.verify(question, "0.75", r"\boxed{\frac{3}{4}}").verdict is Verdict.UNKNOWN
     assert verifier.verify(question, "0.75", r"\boxed{0.75}").verdict is Verdict.CORRECT
+
+
+def test_a_cut_off_attempt_is_decided_by_a_closed_box_only(verifier: AnswerVerifier) -> None:
+    assert verifier.verify("", "120", "A: 12", cut_off=True).verdict is Verdict.UNKNOWN
+    assert verifier.verify("", "120", "A: 120", cut_off=True).verdict is Verdict.UNKNOWN
+    assert verifier.verify("", "120", r"\boxed{120}", cut_off=True).verdict is Verdict.CORRECT
+    assert verifier.verify("", "120", r"\boxed{12}", cut_off=True).verdict is Verdict.INCORRECT
+    assert verifier.verify("", "120", r"\boxed{12", cut_off=True).verdict is Verdict.UNKNOWN
+
+
+def test_a_cut_off_attempt_without_an_answer_is_incorrect(verifier: AnswerVerifier) -> None:
+    assert (
+        verifier.verify("", "120", "Let's solve this problem step by step.", cut_off=True).verdict is Verdict.INCORRECT
+    )
+
+
+def test_degrees_are_understood_where_the_question_is_about_an_angle(verifier: AnswerVerifier) -> None:
+    question = "What is the measure of the angle $ABC$?"
+    assert verifier.verify(question, r"45^\circ", r"\boxed{45}").verdict is Verdict.CORRECT
+    assert verifier.verify("How many apples?", "45", r"\boxed{45^\circ}").verdict is Verdict.UNKNOWN

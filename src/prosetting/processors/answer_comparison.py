@@ -21,11 +21,14 @@ from prosetting.processors.answer_forms import (
     tidy,
     without_unit,
 )
-from prosetting.processors.symbolic_client import Relation
+from prosetting.processors.answer_numbers import compare_numbers, read_abroad
+from prosetting.processors.symbolic_client import Relation, SymbolicAnswer
 
 _MAX_SYMBOLIC_CALLS = 8
 _MAX_UNDECIDED_CALLS = 2
-_MAX_PARTS = 64
+_MAX_PARTS = 32
+_MAX_ALGEBRA_DEPTH = 10
+_MAX_COMPARED_PARTS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +40,13 @@ class ComparedAnswers:
 
 
 def compare_answers(
-    question: str, expected: str, given: str, symbolic: Callable[[str, str], Relation]
+    question: str, expected: str, given: str, symbolic: Callable[[str, str], SymbolicAnswer]
 ) -> ComparedAnswers:
     """`symbolic` is called only for expressions that are no plain numbers, at most 8 times."""
-    if has_unusual_characters(given.replace("°", "").replace("²", "")):
+    if any(has_unusual_characters(text.replace("°", "").replace("²", "")) for text in (expected, given)):
         return ComparedAnswers("unsure", "unusual characters in the answer")
     wanted, found = parse_form(expected), parse_form(given)
-    if spelling_key(expected) == spelling_key(given) and not _differ_in_name(wanted, found):
+    if _same_spelling(expected, given) and not _differ_in_name(wanted, found):
         return ComparedAnswers("equal", "same answer, same spelling")
     comparison = _Comparison(question, symbolic)
     relation = comparison.of_forms(wanted, found)
@@ -52,60 +55,11 @@ def compare_answers(
     return ComparedAnswers(relation, f"{comparison.how}: {relation}")
 
 
-def compare_numbers(expected: Number, given: Number, question: str) -> Relation:
-    """Exact comparison; `unsure` for what rounding, a percent sign or another unit could explain."""
-    if expected.percent != given.percent:
-        return _compare_percent(expected, given, question)
-    if _other_unit_asked(question, expected.unit, given.unit):
-        return "unsure"
-    if expected.value == given.value:
-        return "equal" if given.reduced or not expected.reduced else "unsure"
-    whole = expected.style == given.style == "integer" or expected.style == given.style == "fraction"
-    gap = abs(expected.value - given.value)
-    return "different" if whole or gap * 100 > abs(expected.value) else "unsure"
-
-
-def _compare_percent(expected: Number, given: Number, question: str) -> Relation:
-    if expected.value == given.value:
-        asked = re.search(r"percent|%", _last_question(question), re.IGNORECASE)
-        return "equal" if asked else "unsure"
-    scaled = expected.value / 100 if expected.percent else expected.value * 100
-    if scaled == given.value:
-        return "equal" if expected.percent or expected.style != "integer" else "unsure"
-    near = [abs(given.value - value) * 50 <= abs(value) for value in (expected.value, scaled)]
-    return "unsure" if any(near) else "different"
-
-
-_UNIT_FAMILIES: tuple[dict[str, str], ...] = (
-    {"second": "s", "sec": "s", "minute": "min", "min": "min", "hour": "h", "hr": "h", "day": "d", "week": "w"}
-    | {"month": "mo", "year": "y"},
-    {"dollar": "dollar", "cent": "cent", "$": "dollar"},
-    {"inch": "in", "inche": "in", "feet": "ft", "foot": "ft", "ft": "ft", "yard": "yd", "mile": "mi"}
-    | {"mm": "mm", "millimeter": "mm", "cm": "cm", "centimeter": "cm", "meter": "m", "km": "km", "kilometer": "km"},
-    {"gram": "g", "g": "g", "kg": "kg", "kilogram": "kg", "ounce": "oz", "oz": "oz", "pound": "lb", "lb": "lb"},
-    {"ml": "ml", "milliliter": "ml", "liter": "l", "gallon": "gal", "quart": "qt", "pint": "pt", "cup": "cup"},
-)
-
-
-def _units_in(text: str, family: dict[str, str]) -> set[str]:
-    words = (word.rstrip("s") for word in re.findall(r"[a-z]+|\$", text.lower()))
-    return {family[word] for word in words if word in family}
-
-
-def _other_unit_asked(question: str, expected_unit: str, given_unit: str) -> bool:
-    """The answer is in minutes where the reference, or else the question, is in hours."""
-    for family in _UNIT_FAMILIES:
-        given = _units_in(given_unit, family)
-        asked = _units_in(expected_unit, family) or _units_in(_last_question(question), family)
-        if given and asked and given.isdisjoint(asked):
-            return True
-    return False
-
-
-def _last_question(question: str) -> str:
-    """The sentence that asks: the one before the last question mark, or the end of the text."""
-    head = question.rsplit("?", 1)[0]
-    return re.split(r"(?<=[a-z0-9%)$]{2})(?<!Mrs)[.!?]\s", head)[-1]  # not after "Mr.", "Dr."
+def _same_spelling(expected: str, given: str) -> bool:
+    """The number 1,200 and the list `1, 200` differ in a space only."""
+    if spelling_key(expected) != spelling_key(given):
+        return False
+    return (parse_number(expected) is None) == (parse_number(given) is None)
 
 
 _ASKS_FOR_A_FORM = re.compile(
@@ -131,20 +85,67 @@ def _bare(text: str) -> str:
 
 _NO_ALGEBRA = re.compile(
     r"\\(?:in|ne|le|ge|approx|equiv|p?mod|text|[lc]?dots|operatorname|overline|angle|triangle|begin|cup|cap|mid|"
-    r"emptyset|pm|mp|forall)(?![a-zA-Z])"
+    r"emptyset|pm|mp|forall|[bsx]?cancel|sout|lnot|neg)(?![a-zA-Z])"
 )
 _NOT_EVALUATED = re.compile(r"\\(?:int|sum|prod|lim|gcd|lcm|d?binom|det|max|min|lfloor|lceil)(?![a-zA-Z])|!|\\frac\{d")
 
 
 # Relations and prose; also what LaTeX parsers drop or misread: bases (10_2), towers (a^b^c), 1e9999.
-_MISREAD = re.compile(r"[=<>:?|'\"#&@`]|\d\s\d|\d\}?\s?_|\^\s?\w+\s?\^|\d\s?[eE][-+]?\d|\.\.\.|[A-Za-z]{3}")
+_MISREAD = re.compile(r"[=<>:?|'\"#&@`~]|\d\s\d|\d\.\d+\.|\d\}?\s?_|\^\s?\w+\s?\^|\d\s?[eE][-+]?\d|\.\.\.|[A-Za-z]{3}")
+
+
+# What computer algebra would work on until its limit: towers, huge powers and factorials, long sums.
+_HEAVY = re.compile(
+    r"\d\s?\)*\^\s?[{(\s]*-?[\d.]+[)}\s]*\^|\^\s?[{(\s]*-?\d{4}|(?:\d{4}|[)}!])\s?!|\^\s?\{[^{}]*\^\s?\{[^{}]*\^|"
+    r"\)\s?\^\s?\{?\d\d[^^]*\)\s?\^\s?\{?\d\d|(?:\\sqrt\s?\{[^{}]*){4}|\\(?:d?binom[^+]{0,40}(?:\d{4}|\^)|"
+    r"(?:sum|prod|int|lim|bigcup|bigcap|Gamma|zeta)(?![a-zA-Z]))"
+)
+# Base 10 or e, degrees or radians: the reading depends on who wrote it. With \pi, k is any integer.
+_BARE_LOG = re.compile(r"\\log(?![a-zA-Z]|\s?_)")
+_TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
+_ANY_INTEGER = re.compile(r"(?<![a-zA-Z\\])[kmn](?![a-zA-Z])")
+
+
+_WITH_LETTERS = re.compile(r"-?[\d.,]+\s?[A-Za-z]{1,4}(?:\s?/\s?[A-Za-z]{1,4})?(?:\^\d)?")
+_RANGE_OR_DATE = re.compile(r"\d+(?:\s?-\s?\d+)+|\d+(?:/\d+){2,}")
+
+
+def _depends_on_convention(expected: str, given: str) -> bool:
+    if bool(_BARE_LOG.search(expected)) != bool(_BARE_LOG.search(given)):
+        return True
+    return any(
+        _TRIGONOMETRIC.search(text) and ("°" in text or (is_constant(text) and r"\pi" not in text))
+        for text in (expected, given)
+    )
 
 
 def _is_algebra(text: str) -> bool:
     """An expression without relations, words and dots, which the symbolic worker can take at its word."""
-    if not is_balanced(text) or _NO_ALGEBRA.search(text):
+    if not is_balanced(text, _MAX_ALGEBRA_DEPTH) or _NO_ALGEBRA.search(text) or _HEAVY.search(text):
         return False
     return not _MISREAD.search(re.sub(r"\\[a-zA-Z]+", " ", text))
+
+
+_CLOSED_CHOICES = ({"yes", "no"}, {"true", "false"})
+_CHOICE = re.compile(r"\(?([A-Z])\)?\.?")
+_CHOICE_WITH_TEXT = re.compile(r"(?:\(([A-Z])\)|([A-Z])[.):])\s*\S.*")
+
+
+def _compare_words(expected: str, given: str) -> Relation | None:
+    """Choice letters and words, given as spelling keys; None for anything else."""
+    wanted, found = _CHOICE.fullmatch(expected), _CHOICE.fullmatch(given)
+    if wanted and found:
+        return "equal" if wanted[1] == found[1] else "different"
+    spelled_out = _CHOICE_WITH_TEXT.fullmatch(given if wanted else expected)
+    if spelled_out and (wanted or found):  # `(B) 12` for B
+        letter = (wanted or found)[1]  # type: ignore[index]
+        return "equal" if letter == (spelled_out[1] or spelled_out[2]) else "unsure"
+    if _CHOICE_WITH_TEXT.fullmatch(given) or _CHOICE_WITH_TEXT.fullmatch(expected):
+        return "unsure"
+    left, right = (re.sub(r"[^a-z]", "", text.lower()) for text in (expected, given))
+    if left == right and re.fullmatch(r"[A-Za-z]{2,}", given):
+        return "equal"
+    return "different" if left != right and any({left, right} <= pair for pair in _CLOSED_CHOICES) else None
 
 
 _Digits = tuple[str, int | None]
@@ -177,12 +178,30 @@ def _differ_in_name(expected: Form, given: Form) -> bool:
     return bool(expected.name and given.name and expected.name != given.name)
 
 
+def _as_one_number(text: str) -> list[Number]:
+    """What `10 , 080` and `1.234,5` could be: one number with marks between its digits."""
+    bare = text.strip("() $")
+    if not re.fullmatch(r"-?\d[\d.,\s]*", bare):
+        return []
+    *head, last = re.split(r"[.,\s]+", bare)
+    readings = (parse_number("".join(head) + mark + last) for mark in ("", "."))
+    return [reading for reading in readings if reading]
+
+
+def _same_names(expected: Form, given: Form) -> bool:
+    """`(x, y) = (1, 2)` and `x = 1, y = 2`: the names are told on one side and in order."""
+    if "," in expected.name + given.name:
+        return True
+    names = [part.name for part in (*expected.parts, *given.parts) if part.name]
+    return len(names) == len(expected.parts) > 1 and names == sorted(set(names))
+
+
 class _Comparison:
     """One comparison of two forms; counts its calls of the symbolic worker, which are bounded."""
 
-    def __init__(self, question: str, symbolic: Callable[[str, str], Relation]) -> None:
+    def __init__(self, question: str, symbolic: Callable[[str, str], SymbolicAnswer]) -> None:
         self._question, self._symbolic = question, symbolic
-        self._calls = self._undecided = 0
+        self._calls = self._undecided = self._compared = 0
         self._known: dict[tuple[str, str], Relation] = {}
         self.how: Literal["numbers", "structure", "algebra", "text"] = "structure"
 
@@ -192,7 +211,10 @@ class _Comparison:
         return "unsure" if relation == "equal" and _differ_in_name(expected, given) else relation
 
     def _of_values(self, expected: Form, given: Form) -> Relation:
-        if spelling_key(expected.text) == spelling_key(given.text):
+        self._compared += 1
+        if self._compared > _MAX_COMPARED_PARTS:
+            return "unsure"
+        if _same_spelling(expected.text, given.text):
             return "equal"
         kinds = {expected.kind, given.kind}
         if kinds == {"leaf"}:
@@ -206,8 +228,8 @@ class _Comparison:
         if expected.kind == given.kind and expected.fence == given.fence:
             return self._ordered(expected, given)
         relation = self._ordered(expected, given)
-        if relation == "equal":
-            return "equal" if kinds == {"list", "tuple"} and "[" not in expected.fence + given.fence else "unsure"
+        if relation == "equal":  # a list, a point and an open interval may look alike
+            return "equal" if _same_names(expected, given) else "unsure"
         flat = all(part.kind == "leaf" for part in expected.parts + given.parts)
         if kinds == {"list", "tuple"} and flat and self._unordered(expected, given) == "different":
             return "different"
@@ -240,17 +262,21 @@ class _Comparison:
         number = parse_number(leaf.text)
         if number is None or r"\pm" in group.text:
             return "unsure"
-        if all(self.of_forms(leaf, part) != "different" for part in group.parts):
+        relations = [self.of_forms(leaf, part) for part in group.parts]
+        if "different" not in relations:
             return "unsure"  # 1 and `1, 1`
-        if re.fullmatch(r"-?\d+,\s?\d+", group.text):
-            readings = [parse_number(re.sub(r",\s?", mark, group.text)) for mark in ("", ".")]
-            return "different" if all(r and r.value != number.value for r in readings) else "unsure"
+        if any(part.name and r != "different" for part, r in zip(group.parts, relations, strict=True)):
+            return "unsure"  # 3 and `x = 3, y = 4`
+        if any(reading.value == number.value for reading in _as_one_number(group.text)):
+            return "unsure"
         return "different"
 
     def _of_leaves(self, expected: Form, given: Form) -> Relation:
         left, right = parse_number(expected.text), parse_number(given.text)
         if left and right:
             self.how = "numbers"
+            if read_abroad(expected.text, left, right) or read_abroad(given.text, right, left):
+                return "unsure"
             return compare_numbers(left, right, self._question)
         if r"\infty" in {expected.text.lstrip("-"), given.text.lstrip("-")}:
             finite = left or right or expected.text.lstrip("-") == given.text.lstrip("-")
@@ -258,14 +284,10 @@ class _Comparison:
         bases = [_in_base(form.text) for form in (expected, given)]
         if any(bases):
             return _of_bases(bases[0] or _plain_digits(left), bases[1] or _plain_digits(right))
-        choices = [re.fullmatch(r"\(?([A-Z])\)?\.?", spelling_key(form.text)) for form in (expected, given)]
-        if choices[0] and choices[1]:
+        said = _compare_words(spelling_key(expected.text), spelling_key(given.text))
+        if said:
             self.how = "text"
-            return "equal" if choices[0][1] == choices[1][1] else "different"
-        words = [re.sub(r"[^a-z]", "", spelling_key(form.text).lower()) for form in (expected, given)]
-        if words[0] == words[1] and re.fullmatch(r"[A-Za-z]{2,}", spelling_key(given.text)):
-            self.how = "text"
-            return "equal"
+            return said
         return self._by_algebra(without_unit(expected.text), without_unit(given.text), left, right)
 
     def _by_algebra(self, expected: str, given: str, left: Number | None, right: Number | None) -> Relation:
@@ -274,11 +296,17 @@ class _Comparison:
             return "unsure"
         if is_constant(given) and ")(" in given:
             return "unsure"
-        if (left or right) and any(re.fullmatch(r"-?[\d.,]+\s?[A-Za-z]", text) for text in (expected, given)):
-            return "unsure"  # 18k, 5m: a unit or a factor, not a variable
+        if _depends_on_convention(expected, given):
+            return "unsure"
+        if (left or right) and any(_WITH_LETTERS.fullmatch(text) for text in (expected, given)):
+            return "unsure"  # 18k, 5kg, 2nd, 10 m/s: a unit or a factor, not a variable
+        if any(_RANGE_OR_DATE.fullmatch(text) for text in (expected, given)):
+            return "unsure"
         if ("°" in expected) != ("°" in given) and r"\pi" in expected + given:
             return "unsure"
         relation = self._ask(expected.replace("°", ""), given.replace("°", ""))
+        if relation == "different" and r"\pi" in expected + given and _ANY_INTEGER.search(expected + given):
+            return "unsure"
         # A value equal to a plain number that is not written as one is a calculation left undone.
         return "unsure" if relation == "equal" and left and not right else relation
 
@@ -289,6 +317,10 @@ class _Comparison:
         if self._calls == _MAX_SYMBOLIC_CALLS or self._undecided == _MAX_UNDECIDED_CALLS:
             return "unsure"
         self._calls += 1
-        relation = self._known[expected, given] = self._symbolic(expected, given)
+        answer = self._symbolic(expected, given)
+        if answer == "limit":  # one comparison that does not end is enough
+            self._calls = _MAX_SYMBOLIC_CALLS
+        relation: Relation = "unsure" if answer == "limit" else answer
+        self._known[expected, given] = relation
         self._undecided += relation == "unsure"
         return relation

@@ -30,7 +30,7 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?<!\\)\\!\s*", ""),
         (r"\{,\}", ","),
         (r"(?<!\\)\\(?:[,;: ]|qquad|quad)", " "),
-        (r"~", " "),
+        (r"(?<=[\w}\])$,.])~", " "),  # a LaTeX space; before a number it says "about", around it "crossed out"
         (r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))|\\degree(?![a-zA-Z])", "°"),
         (r"\\%", "%"),
         (r"\\?\$", " $ "),
@@ -50,24 +50,34 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 )
 
 
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
+
+
 def has_unusual_characters(text: str) -> bool:
-    """Digits of other scripts, combining marks, invisible or direction-changing characters."""
-    return not text.isascii() and any(
-        unicodedata.category(character) in {"Nd", "Nl", "No", "Mn", "Me", "Cf", "Co", "Cn"}
+    """Digits of other scripts, combining marks, invisible, direction-changing or control characters."""
+    if text.isascii():
+        return bool(_CONTROL.search(text))
+    return any(
+        unicodedata.category(character) in {"Nd", "Nl", "No", "Mn", "Me", "Cf", "Cc", "Cs", "Co", "Cn"}
         for character in text
-        if not character.isascii()
+        if not character.isascii() or ord(character) < 9
     )
+
+
+_NEEDS_REWRITING = re.compile(r"[\\$~*_^{]")
 
 
 def tidy(text: str) -> str:
     """One spelling for what LaTeX and prose write in several ways; math delimiters and the full stop go."""
+    if text.isascii() and not _NEEDS_REWRITING.search(text):
+        return " ".join(text.split()).rstrip(".;").strip()
     text = text.strip().translate(_SYMBOLS)
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
     text = re.sub(r"^\s*\\[(\[]|\\[)\]]\s*[.,;]?\s*$", " ", text).strip()
     if text.count("$") > 1 or text.endswith("$"):
         text = text.replace("$", " ")
-    text = re.sub(r"\s+", " ", text).strip().rstrip(".;").strip()
+    text = re.sub(r"\s+", " ", text).strip().rstrip(".;。").strip()
     whole = re.fullmatch(r"\\text\{\s*([^{}]*?)\s*\}|\{([^{},]*)\}", text)
     return (whole[1] or whole[2] or "") if whole else text
 
@@ -91,7 +101,8 @@ def without_name(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """An exact number as written. `style` tells how: a reader who was asked for a fraction sees it."""
+    """An exact number as written. `style` tells how: a reader who was asked for a fraction sees it.
+    `unit` is in lower case, with its power ("cm^2"); `decimals` counts the digits after the point."""
 
     value: Fraction
     style: Literal["integer", "decimal", "fraction"]
@@ -99,6 +110,7 @@ class Number:
     degrees: bool = False
     unit: str = ""
     reduced: bool = True
+    decimals: int = 0
 
 
 _INTEGER = r"(?:[1-9]\d{0,2}(?:,\d{3})+|\d+)"
@@ -111,8 +123,8 @@ def _fraction(tag: str) -> str:
 
 
 _UNIT = (
-    r"(?:\s?\\text\{(?P<unit1>[^{}]*)\}(?:\^\{?\d\}?)?"
-    r"|\s(?P<unit2>[A-Za-z][A-Za-z]+(?:[ -][A-Za-z]+){0,7})(?:\^\{?\d\}?)?)?"
+    r"(?:(?:\s?\\text\{(?P<unit1>[A-Za-z .,/%'°-]*)\}|\s(?P<unit2>[A-Za-z][A-Za-z]+(?:[ -][A-Za-z]+){0,7}))"
+    r"(?:\^\{?(?P<power>\d)\}?)?)?"
 )
 _NUMBER = re.compile(
     r"(?P<sign1>[-+]?)\s?(?:(?P<currency>[$€£]|USD)\s?)?(?P<sign2>-?)\s?"
@@ -122,11 +134,16 @@ _NUMBER = re.compile(
     rf"(?:(?P<degrees>°)|\s?(?P<percent>%|percent(?:age)?|pct))?{_UNIT}\s?"
 )
 _NO_UNIT = re.compile(
-    r"\b(?:or|and|not|to|but|than|plus|minus|over|between|either|neither|nor|if|unless|versus|vs|up|then|about|no|is|are|"
-    r"was|wait|hundreds?|thousands?|millions?|billions?|trillions?|dozens?|half|halves|thirds?|quarters?|tenths|"
-    r"hundredths|thousandths|pairs?|squared|cubed|choose|mod|modulo|times|divided|multiplied|of|more|less|fewer|greater|"
-    r"at|most|least|base)\b|[\d\\=<>]"
+    r"\b(?:or|and|not|to|but|than|plus|minus|over|under|below|above|between|either|neither|nor|if|unless|except|versus|vs|"
+    r"up|then|about|around|approximately|roughly|nearly|almost|maybe|perhaps|possibly|probably|likely|no|never|is|are|was|"
+    r"wait|wrong|incorrect|false|rejected|right|negative|positive|too|short|off|point|remainder|power|root|factorial|fold|"
+    r"hundreds?|thousands?|\w+illi(?:on|ard)s?|grand|lakhs?|crores?|scores?|gross|dozens?|tens|half|halves|thirds?|"
+    r"quarters?|\w+(?:th|ths)|pairs?|squared|cubed|choose|mod|modulo|times|divided|multiplied|of|more|less|fewer|greater|"
+    r"at|most|least|base|per cent|basis|zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|\w+teen|"
+    r"twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)\b|[\d\\=<>]"
 )
+_LENGTHS_ON_TH = re.compile(r"\b(?:months?|depth|width|length|breadth|north|south|teeth|cloths?)\b")
+_CURRENCIES = {"$": "dollars", "USD": "dollars", "€": "euros", "£": "pounds sterling"}
 
 
 def is_constant(text: str) -> bool:
@@ -142,19 +159,19 @@ def without_unit(text: str) -> str:
 
 
 def is_unit(words: str) -> bool:
-    """Words that may follow a number without changing it."""
-    return not _NO_UNIT.search(words)
+    """Words that may follow a number without changing it: `18 below zero` is not 18."""
+    return not _NO_UNIT.search(_LENGTHS_ON_TH.sub("", words))
 
 
 def parse_number(text: str) -> Number | None:
     """The number that `text` is, as a whole; `None` when it is anything else or more than that."""
-    text = tidy(text)
+    text = tidy(text) if len(text) <= MAX_ANSWER_CHARS else text
     if len(text) > _MAX_NUMBER_CHARS or (not text.isascii() and has_unusual_characters(text.replace("°", ""))):
         return None
     match = _NUMBER.fullmatch(without_name(text))
     if match is None:
         return None
-    unit = (match["unit1"] or match["unit2"] or ("dollars" if match["currency"] == "$" else "")).strip().lower()
+    unit = (match["unit1"] or match["unit2"] or _CURRENCIES.get(match["currency"] or match["euro"], "")).strip().lower()
     if not is_unit(unit):
         return None
     percent = bool(match["percent"]) or unit in {"%", "percent", "percentage", "pct"}
@@ -166,7 +183,9 @@ def parse_number(text: str) -> Number | None:
     negatives = (match["sign1"] + match["sign2"] + (match["minus1"] or "") + (match["minus2"] or "")).count("-")
     if negatives > 1:
         return None
-    return Number(-value if negatives else value, style, percent, degrees, unit, reduced)
+    decimals = len((match["decimal"] or "").partition(".")[2])
+    unit += f"^{match['power']}" if match["power"] else ""
+    return Number(-value if negatives else value, style, percent, degrees, unit, reduced, decimals)
 
 
 def _value_of(
@@ -254,10 +273,10 @@ def _signs(text: str, depth: int) -> list[Form]:
 _TOKEN = re.compile(r"\\[{}]|[()\[\]{}]")
 
 
-def is_balanced(text: str) -> bool:
+def is_balanced(text: str, max_depth: int = _MAX_DEPTH) -> bool:
     """Every bracket closes, whatever its kind (intervals mix them), and they are not nested absurdly."""
     opened = sum(1 if token[-1] in "([{" else -1 for token in _TOKEN.findall(text))
-    return opened == 0 and 0 <= _nesting(text) <= _MAX_DEPTH
+    return opened == 0 and 0 <= _nesting(text) <= max_depth
 
 
 def _nesting(text: str) -> int:

@@ -11,20 +11,21 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from prosetting.processors.answer_comparison import compare_answers, compare_numbers
+from prosetting.processors.answer_boilerplate import says_nothing
+from prosetting.processors.answer_comparison import compare_answers
 from prosetting.processors.answer_extraction import (
     MAX_RESPONSE_CHARS,
     Extraction,
-    carries_no_number,
     extract,
     reference_answer,
-    says_nothing,
 )
 from prosetting.processors.answer_forms import MAX_ANSWER_CHARS, is_constant, parse_number
+from prosetting.processors.answer_numbers import compare_numbers
+from prosetting.processors.answer_presence import carries_no_number
 from prosetting.processors.symbolic_client import SymbolicClient
 from prosetting.records import Verdict
 
-VERIFIER_VERSION = "1"
+VERIFIER_VERSION = "2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +42,24 @@ class AnswerVerifier:
     def __init__(self) -> None:
         self._symbolic = SymbolicClient()
 
-    def verify(self, question: str, reference: str, response: str) -> RuleVerdict:
+    def verify(self, question: str, reference: str, response: str, *, cut_off: bool = False) -> RuleVerdict:
         """Compare the final answer of `response` with `reference` (plain, LaTeX, or a GSM8K solution).
 
+        `cut_off`: the attempt was ended by the token limit. Then only a closed `\\boxed{}` or an answer that is
+        followed by more text is taken: "A: 12" may be the head of "A: 120". An attempt that holds no answer is
+        incorrect all the same, for it stated none.
         Raises `ConfigError` when the symbolic worker cannot start at all.
         """
+        if max(len(reference), len(response)) > MAX_RESPONSE_CHARS:
+            return RuleVerdict(Verdict.UNKNOWN, "too long to compare")
         expected = reference_answer(reference)
         if says_nothing(response, expected):
-            return RuleVerdict(Verdict.INCORRECT, "no answer in the response")
-        if len(response) > MAX_RESPONSE_CHARS or len(expected) > MAX_ANSWER_CHARS or not expected:
+            return _NO_ANSWER
+        if len(expected) > MAX_ANSWER_CHARS or not expected:
             return RuleVerdict(Verdict.UNKNOWN, "too long to compare" if expected else "no reference")
         if is_constant(expected) and carries_no_number(response):
             return RuleVerdict(Verdict.INCORRECT, "a number was asked for and none was given")
-        extraction = extract(response)
+        extraction = extract(response, cut_off=cut_off)
         if extraction.kind == "conflict":
             return _verdict_of_conflict(expected, extraction)
         if extraction.kind != "found":
@@ -74,6 +80,7 @@ class AnswerVerifier:
         self.close()
 
 
+_NO_ANSWER = RuleVerdict(Verdict.INCORRECT, "no answer in the response")
 _VERDICTS = {"equal": Verdict.CORRECT, "different": Verdict.INCORRECT, "unsure": Verdict.UNKNOWN}
 
 

@@ -11,6 +11,7 @@ import sys
 import threading
 from typing import Literal, cast
 
+from prosetting.core.crash_points import reached
 from prosetting.errors import ConfigError
 
 MAX_EXPRESSION_CHARS = 400
@@ -19,6 +20,8 @@ _START_TIMEOUT_S = 120.0
 _ANSWER_TIMEOUT_S = 20.0
 
 Relation = Literal["equal", "different", "unsure"]
+SymbolicAnswer = Literal[Relation, "limit"]
+"""`limit`: the comparison was ended by a limit of time or memory, or its worker was."""
 
 
 class SymbolicClient:
@@ -29,8 +32,8 @@ class SymbolicClient:
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = os.getpid()
 
-    def relation(self, reference: str, response: str) -> Relation:
-        """`unsure` also where the comparison took too long. Raises `ConfigError` when no worker starts."""
+    def relation(self, reference: str, response: str) -> SymbolicAnswer:
+        """How two expressions relate by algebra. Raises `ConfigError` when no worker starts."""
         if max(len(reference), len(response)) > MAX_EXPRESSION_CHARS:
             return "unsure"
         if self._owner != os.getpid():  # forked: the pipe belongs to the parent, the lock may be held there
@@ -39,7 +42,7 @@ class SymbolicClient:
             process = self._process or self._start()
             request = json.dumps({"reference": reference, "response": response}) + "\n"
             answer = self._exchange(process, request.encode(), _ANSWER_TIMEOUT_S)
-        return cast("Relation", answer.get("relation", "unsure"))
+        return cast("SymbolicAnswer", answer.get("relation", "limit"))
 
     def close(self) -> None:
         """End the child; a later comparison starts a new one."""
@@ -50,6 +53,7 @@ class SymbolicClient:
 
     def _start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "prosetting.processors.worker_symbolic"]
+        reached(f"child:to_start:{command[-1]}")
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)
         if not self._exchange(self._process, b"", _START_TIMEOUT_S).get("ready"):
             raise ConfigError(

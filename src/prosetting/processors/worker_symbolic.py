@@ -1,10 +1,11 @@
 """The child process that compares two LaTeX expressions: `python -m prosetting.processors.worker_symbolic`.
 
 One JSON object a line in, one a line out, in order: `{"reference": str, "response": str}` gives
-`{"relation": "equal" | "different" | "unsure"}`; a first line `{"ready": true}` says that the imports are done.
-Every comparison runs in a fork of this process with limits of memory and of CPU time (not of wall time, so
-that a busy machine grades alike): computer algebra on hostile input is ended from outside, never trusted to
-end by itself, and leaves nothing behind that could change the next comparison. The process ends with its stdin.
+`{"relation": "equal" | "different" | "unsure" | "limit"}`, `limit` for a comparison that was cut short; a first
+line `{"ready": true}` says that the imports are done. Every comparison runs in a fork of this process with limits
+of memory and of CPU time (not of wall time, so that a busy machine grades alike): computer algebra on hostile
+input is ended from outside, never trusted to end by itself, and leaves nothing behind that could change the next
+comparison. The process ends with its stdin.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from math_verify import LatexExtractionConfig, parse, verify
 CPU_LIMIT_S = 0.8
 MEMORY_LIMIT_BYTES = 2 << 30
 _DIGITS = 30
+_UNIT_LETTERS = set("msghlLNJWVAKCFcdPT")
 _POINTS = ("7/5", "29/11", "-17/13", "-31/7", "3/23")
 
 
@@ -37,11 +39,14 @@ def relation_of(reference: str, response: str) -> str:
         return "unsure"
     if all(gap == 0 for gap in values):
         return "equal" if verify(left, right, timeout_seconds=None) else "unsure"
-    if left.free_symbols and right.free_symbols and left.free_symbols != right.free_symbols:
-        return "unsure"  # f(n) = 2n and f(m) = 2m
+    if left.free_symbols != right.free_symbols:
+        # f(n) = 2n and f(m) = 2m; a letter of the answer may be a value named before, of the reference a unit.
+        variables = {str(symbol) for symbol in left.free_symbols} - _UNIT_LETTERS
+        is_formula = bool(variables) and not left.is_Symbol  # a lone letter may be one of several choices
+        return "different" if is_formula and not right.free_symbols else "unsure"
     # A decimal, or a rational for an irrational, may be rounded: only a wide gap is a difference then.
     rounded = left.has(sympy.Float) or right.has(sympy.Float) or left.is_Rational != right.is_Rational
-    return "different" if all(gap > (1e-2 if rounded else 1e-9) for gap in values) else "unsure"
+    return "different" if all(gap > (6e-2 if rounded else 1e-9) for gap in values) else "unsure"
 
 
 def _parse(latex: str) -> sympy.Expr | None:
@@ -84,8 +89,8 @@ def _compare_in_fork(request: dict[str, Any]) -> str:
     os.close(write_end)
     with os.fdopen(read_end, "rb") as pipe:
         relation = pipe.read().decode()
-    os.waitpid(child, 0)
-    return relation or "unsure"
+    _, status = os.waitpid(child, 0)
+    return relation or ("limit" if os.WIFSIGNALED(status) else "unsure")
 
 
 def main() -> None:
