@@ -12,6 +12,7 @@ EXIT_USAGE = 2
 EXIT_STOPPED = 3
 EXIT_WORKSPACE_IN_USE = 4
 EXIT_TEACHER_UNAVAILABLE = 5
+EXIT_PAUSED = 6
 EXIT_INTERRUPTED = 130
 
 
@@ -54,7 +55,7 @@ class WorkspaceInUse(ProSettingError):
 
 
 class TeacherUnavailable(ProSettingError):
-    """The teacher as a whole does not answer (refused, wrong key, unknown model)."""
+    """The teacher as a whole does not answer (refused, wrong key, unknown model). The run may try again later."""
 
     exit_code = EXIT_TEACHER_UNAVAILABLE
 
@@ -71,6 +72,15 @@ class RunStopped(ProSettingError):
     """The run was asked to stop; everything committed stays and the run can be resumed."""
 
     exit_code = EXIT_STOPPED
+
+
+class RunPaused(ProSettingError):
+    """The run holds because a person must look: a budget is spent, or the judge failed a known answer.
+
+    Trying again by itself would not help; everything committed stays, and the same command goes on.
+    """
+
+    exit_code = EXIT_PAUSED
 
 
 class TeacherReplyError(Exception):

@@ -3,139 +3,49 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from http_peer import CORRECT, GOOD, HTML, QUESTION, RIGHT, Answer, drip, error, hang, http_answer, peer, run, says
 
+from prosetting.core.journal import TeacherCall
 from prosetting.errors import ConfigError, TeacherReplyError, TeacherUnavailable
-from prosetting.records import Question, QuestionId, Verdict
-from prosetting.teachers import http_failures, http_teacher
-from prosetting.teachers.base import FailedAttempt, GradeReply
+from prosetting.records import Verdict
+from prosetting.teachers import http_client, http_teacher
+from prosetting.teachers.base import ShownAttempt
+from prosetting.teachers.call_ledger import NoLedger
 from prosetting.teachers.endpoint import Endpoint
 from prosetting.teachers.http_teacher import HttpTeacher
 from prosetting.teachers.replies import TeacherDeclined
 
 KEY = "sk-very-secret-1234"
-QUESTION = Question(QuestionId("q"), "What is 2 + 3?", reference="5")
-CORRECT = {"verdict": "correct", "diagnosis": ""}
-RIGHT = GradeReply(Verdict.CORRECT, "")
-
-
-def http_answer(status: int, body: bytes, *headers: str, length: int | None = None) -> bytes:
-    lines = [f"HTTP/1.1 {status} X", f"Content-Length: {len(body) if length is None else length}", *headers]
-    return "\r\n".join([*lines, "", ""]).encode() + body
-
-
-def says(reply: object, **choice: object) -> bytes:
-    """A good chat completion with this reply."""
-    text = reply if isinstance(reply, str) else json.dumps(reply)
-    choices = [{"message": {"content": text}, "finish_reason": "stop"} | choice]
-    usage = {"prompt_tokens": 11, "completion_tokens": 7}
-    return http_answer(200, json.dumps({"choices": choices, "usage": usage}).encode())
-
-
-def error(status: int, message: str, *headers: str, **fields: object) -> bytes:
-    return http_answer(status, json.dumps({"error": {"message": message, **fields}}).encode(), *headers)
-
-
-GOOD = says(CORRECT)
+SHOWN = ShownAttempt("4", Verdict.INCORRECT, "slip")
 TRUNCATED = http_answer(200, GOOD.partition(b"\r\n\r\n")[2][:-20])
 BROKEN_OFF = http_answer(200, b'{"choices"', length=10_000)
-HTML = http_answer(200, b"<html>Please log in</html>", "Content-Type: text/html")
 
 
-@dataclass
-class Peer:
-    """Answers the n-th request with the n-th of `answers`, the last one for ever. None: never answers."""
-
-    answers: Sequence[bytes | None]
-    base_url: str = ""
-    requests: list[dict[str, Any]] = field(default_factory=list)
-    in_flight: int = 0
-    most_in_flight: int = 0
-    delay_s: float = 0.0
-    drip: bool = False
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            await self._serve(reader, writer)
-        writer.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-        length = int(head.partition("content-length:")[2].split()[0]) if "content-length:" in head else 0
-        self.requests.append(json.loads(await reader.readexactly(length) or b"{}"))
-        answer = self.answers[min(len(self.requests), len(self.answers)) - 1]
-        self.in_flight += 1
-        self.most_in_flight = max(self.most_in_flight, self.in_flight)
-        await asyncio.sleep(3600 if answer is None else self.delay_s)
-        self.in_flight -= 1
-        assert answer is not None
-        answer = answer.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
-        if self.drip:
-            for byte in answer:
-                writer.write(bytes([byte]))
-                await asyncio.sleep(0.02)
-        writer.write(answer)
-        await writer.drain()
-
-
-@contextlib.asynccontextmanager
-async def peer(*answers: bytes | None, delay_s: float = 0.0, drip: bool = False) -> AsyncIterator[Peer]:
-    here = Peer(answers, delay_s=delay_s, drip=drip)
-    tasks: set[asyncio.Task[None]] = set()
-
-    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        tasks.add(asyncio.create_task(here.serve(reader, writer)))
-
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
-    here.base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-    try:
-        yield here
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-class DictLedger:
-    """A ledger in memory."""
+class DictLedger(NoLedger):
+    """A ledger in memory that expects no request twice."""
 
     def __init__(self) -> None:
-        self.rows: dict[str, tuple[Any, ...]] = {}
+        self.rows: dict[str, TeacherCall] = {}
 
     def recall(self, request_hash: str) -> str | None:
         row = self.rows.get(request_hash)
-        return None if row is None else str(row[2])
+        return None if row is None else row.reply
 
-    def record(
-        self,
-        request_hash: str,
-        task: str,
-        model: str,
-        reply: str,
-        attempts: int,
-        prompt_tokens: int,
-        completion_tokens: int,
-        latency_s: float,
-    ) -> None:
-        assert request_hash not in self.rows
-        self.rows[request_hash] = (task, model, reply, attempts, prompt_tokens, completion_tokens, latency_s)
+    def record(self, call: TeacherCall) -> asyncio.Future[None]:
+        assert call.request_hash not in self.rows
+        self.rows[call.request_hash] = call
+        return super().record(call)
 
 
 def teacher_at(base_url: str, **changes: Any) -> HttpTeacher:
     options: dict[str, Any] = {"concurrent_workers": 4, "timeout_s": 20.0, "max_retries": 2, "retry_delay_s": 0.0}
     return HttpTeacher(Endpoint(base_url, KEY, "judge"), **(options | changes))
-
-
-def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 @pytest.mark.parametrize(
@@ -150,6 +60,9 @@ def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         http_answer(502, b"<html>bad gateway</html>"),
         b"",
         b"\x00\xff garbage\r\n\r\n",
+        b"HTTP/1.1 500 \xff\xfe\r\nContent-Length: 0\r\n\r\n",
+        http_answer(500, b"\xff\xfe", "Content-Type: application/json; charset=rot13"),
+        http_answer(200, b"zz\r\n", "Transfer-Encoding: chunked"),
         BROKEN_OFF,
         TRUNCATED,
         HTML,
@@ -230,10 +143,10 @@ def test_nobody_listening_is_unavailable() -> None:
     run(main)
 
 
-@pytest.mark.parametrize("drip", [True, False], ids=["slow drip", "silence"])
-def test_the_deadline_holds_for_the_whole_call(drip: bool) -> None:
+@pytest.mark.parametrize("answer", [drip, hang])
+def test_the_deadline_holds_for_the_whole_call(answer: Answer) -> None:
     async def main() -> None:
-        async with peer(GOOD if drip else None, drip=drip) as server:
+        async with peer(answer) as server:
             teacher = teacher_at(server.base_url, timeout_s=0.2, max_retries=1)
             with pytest.raises(TeacherReplyError, match=r"in time|within 0\.2 s"):
                 await teacher.grade(QUESTION, "5")
@@ -244,7 +157,7 @@ def test_the_deadline_holds_for_the_whole_call(drip: bool) -> None:
 
 def test_a_reply_without_end_is_not_read_to_its_end() -> None:
     async def main() -> None:
-        flood = http_answer(200, b"x" * (http_failures.MAX_BODY_BYTES + 1))
+        flood = http_answer(200, b"x" * (http_client.MAX_BODY_BYTES + 1))
         async with peer(flood) as server:
             with pytest.raises(TeacherReplyError, match="longer than"):
                 await teacher_at(server.base_url).grade(QUESTION, "5")
@@ -258,16 +171,6 @@ def test_retry_after_is_waited_for() -> None:
             started = time.monotonic()
             assert await teacher_at(server.base_url).grade(QUESTION, "5") == RIGHT
             assert time.monotonic() - started >= 0.3
-
-    run(main)
-
-
-def test_an_endless_retry_after_is_capped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_teacher, "MAX_WAIT_S", 0.05)
-
-    async def main() -> None:
-        async with peer(error(429, "later", "Retry-After: 86400"), GOOD) as server:
-            assert await teacher_at(server.base_url).grade(QUESTION, "5") == RIGHT
 
     run(main)
 
@@ -305,7 +208,7 @@ def test_declining_is_neither_asked_again_nor_an_outage() -> None:
             teacher = teacher_at(server.base_url)
             for n in range(http_teacher.OUTAGE_AFTER + 1):
                 with pytest.raises(TeacherDeclined):
-                    await teacher.enhance(QUESTION, [], str(n), "easier")
+                    await teacher.enhance(QUESTION, SHOWN, str(n), "easier")
             assert len(server.requests) == http_teacher.OUTAGE_AFTER + 1
 
     run(main)
@@ -341,7 +244,7 @@ def test_judging_is_cold_and_writing_is_warm_with_a_seed_from_the_content() -> N
             await teacher.grade(QUESTION, "5")
             for analysis in ("a", "a", "b"):
                 with pytest.raises(TeacherDeclined):
-                    await teacher.enhance(QUESTION, [FailedAttempt("4", "slip")], analysis, "easier")
+                    await teacher.enhance(QUESTION, SHOWN, analysis, "easier")
         sent = [(request["temperature"], request.get("seed")) for request in server.requests]
         assert sent[0] == (0.0, None)
         assert sent[1] == sent[2] != sent[3]
@@ -367,21 +270,13 @@ def test_a_recorded_reply_is_never_bought_again_even_by_equal_calls_at_once() ->
             assert set(await asyncio.gather(*(teacher.grade(QUESTION, "5") for _ in range(6)))) == {RIGHT}
             assert await teacher_at(server.base_url, ledger=ledger).grade(QUESTION, "5") == RIGHT
             assert len(server.requests) == 2
-        ((task, model, reply, attempts, prompt_tokens, completion_tokens, latency_s),) = ledger.rows.values()
-        assert (task, model, json.loads(reply), attempts) == ("grade", "judge", CORRECT, 2)
-        assert (prompt_tokens, completion_tokens) == (11, 7)
-        assert 0.05 <= latency_s < 20
-
-    run(main)
-
-
-def test_only_usable_replies_are_recorded() -> None:
-    async def main() -> None:
-        ledger = DictLedger()
-        async with peer(says("hm")) as server:
-            with pytest.raises(TeacherReplyError):
-                await teacher_at(server.base_url, ledger=ledger).grade(QUESTION, "5")
-        assert ledger.rows == {}
+        unusable, usable = ledger.rows.values()
+        assert (unusable.reply, unusable.attempts, "JSON" in unusable.failure) == (None, 1, True)
+        assert (usable.task, usable.model, usable.endpoint) == ("grade", "judge", server.base_url)
+        assert (usable.reply, usable.attempts, usable.failure) == (json.dumps(CORRECT), 1, "")
+        for row in (unusable, usable):
+            assert (row.prompt_tokens, row.completion_tokens, row.cost) == (11, 7, None)
+            assert 0.05 <= row.latency_s < 20
 
     run(main)
 

@@ -78,7 +78,17 @@ def test_an_unfamiliar_question_is_graded_by_clear_numbers_only(
 
 def test_a_story_with_a_wrong_reference_is_not_decided() -> None:
     story = "Max starts with 5 cards. Max buys 4 more. How many cards does Max have now?"
-    assert grade("5+4=9 \\boxed{9}", "8", story) == {"verdict": "unknown", "diagnosis": "reference_disagrees"}
+    assert grade("5+4=9 \\boxed{9}", "8", story) == {
+        "final_answer": "9",
+        "diagnosis": "reference_disagrees",
+        "verdict": "unknown",
+    }
+
+
+@pytest.mark.parametrize("attempt", ["\x00\x1b[2J", "12\x0b", "\\boxed{\x07}", "\ud800", "", "\u202e3"])
+def test_the_final_answer_of_hostile_text_is_readable(attempt: str) -> None:
+    answer = grade(attempt, None)["final_answer"]
+    assert answer is None or answer.isprintable()
 
 
 @pytest.mark.parametrize(
@@ -92,8 +102,8 @@ def test_a_story_with_a_wrong_reference_is_not_decided() -> None:
         {"contract": PROMPT_VERSION, "task": ["solve"]},
         {"contract": PROMPT_VERSION, "task": "solve", "question": 5},
         {"contract": PROMPT_VERSION, "task": "grade", "question": "", "attempt": "", "reference": 5},
-        {"contract": PROMPT_VERSION, "task": "analyse", "question": "", "failures": {}},
-        {"contract": PROMPT_VERSION, "task": "enhance", "question": "", "failures": [], "kind": "funnier"},
+        {"contract": PROMPT_VERSION, "task": "analyse", "question": "", "attempt": {}},
+        {"contract": PROMPT_VERSION, "task": "enhance", "question": "", "attempt": "", "kind": "funnier"},
     ],
 )
 def test_a_document_that_breaks_the_contract_is_refused(document: object) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from prosetting.records import Question, QuestionId
+from prosetting.records import Question, QuestionId, Verdict
 from prosetting.teachers import prompts
-from prosetting.teachers.base import FailedAttempt
+from prosetting.teachers.base import ShownAttempt
 from prosetting.teachers.prompts import PROMPT_VERSION, REPLY_SCHEMAS, Task
 
 QUESTION = Question(QuestionId("q1"), "What is 2 + 3?", reference="5", solution="2+3=5")
@@ -50,11 +50,21 @@ def test_a_long_attempt_keeps_both_ends_and_shows_the_cut() -> None:
     assert len(shown) < prompts.MAX_ATTEMPT_CHARS + 60
 
 
-def test_failures_are_shown_once_each_and_not_without_end() -> None:
-    failures = [FailedAttempt(f"answer {n // 2}", "slip") for n in range(100)]
-    document = json.loads(prompts.enhance_prompt(QUESTION, failures, "why", "harder").user)
-    assert [failure["response"] for failure in document["failures"]] == [f"answer {n}" for n in range(8)]
-    assert (document["analysis"], document["kind"]) == ("why", "harder")
+def test_teacher2_sees_one_attempt_with_its_verdict_and_the_analysis() -> None:
+    attempt = ShownAttempt("2+3=6", Verdict.INCORRECT, "slip")
+    document = json.loads(prompts.enhance_prompt(QUESTION, attempt, "why", "variant").user)
+    shown = {name: document[name] for name in ("attempt", "verdict", "diagnosis", "analysis", "kind")}
+    assert shown == {
+        "attempt": "2+3=6",
+        "verdict": "incorrect",
+        "diagnosis": "slip",
+        "analysis": "why",
+        "kind": "variant",
+    }
+
+
+def test_the_verdict_is_the_last_thing_that_the_judge_writes() -> None:
+    assert list(REPLY_SCHEMAS[Task.GRADE]["properties"])[-1] == "verdict"
 
 
 @pytest.mark.parametrize("task", list(Task))

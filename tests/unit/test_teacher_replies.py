@@ -13,7 +13,7 @@ from prosetting.records import Verdict
 from prosetting.teachers import replies
 from prosetting.teachers.base import GradeReply, NewQuestion
 
-CORRECT = '{"verdict": "correct", "diagnosis": ""}'
+CORRECT = '{"final_answer": "6", "diagnosis": "", "verdict": "correct"}'
 
 
 @pytest.mark.parametrize(
@@ -24,33 +24,50 @@ CORRECT = '{"verdict": "correct", "diagnosis": ""}'
         f"The attempt ends in \\boxed{{6}}, so:\n{CORRECT}\nThat is my verdict. {{}}",
         f'<think>maybe {{"verdict": "incorrect", "diagnosis": "x"}}?</think>\n{CORRECT}',
         f"{CORRECT}\n{CORRECT}",
-        '{"verdict": " Correct ", "diagnosis": null, "confidence": 0.9}',
+        '{"final_answer": "6", "verdict": " Correct ", "diagnosis": null, "confidence": 0.9}',
     ],
 )
 def test_one_object_is_found_bare_fenced_or_in_text(text: str) -> None:
-    assert replies.parse_grade(text) == GradeReply(Verdict.CORRECT, "")
+    assert replies.parse_grade(text) == GradeReply(Verdict.CORRECT, "6", "")
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (r"\frac{1}{2}", r"\frac{1}{2}"),
+        (r"x = \boxed{\text{no}}", r"x = \boxed{\text{no}}"),
+        (r"a \\frac12", r"a \frac12"),
+        (r"1\u00002\u001b", "1 2 "),
+        (r"two\n lines", "two\n lines"),
+    ],
+)
+def test_a_quoted_answer_keeps_its_latex_where_backslashes_were_not_doubled(written: str, read: str) -> None:
+    reply = f'{{"final_answer": "{written}", "diagnosis": "", "verdict": "correct"}}'
+    assert replies.parse_grade(reply).final_answer == read
 
 
 HOSTILE = {
     "empty": "",
     "no object": "correct",
     "only thoughts": f"<think>{CORRECT}</think>",
-    "two different objects": f'{CORRECT} {{"verdict": "incorrect", "diagnosis": ""}}',
-    "a key twice": '{"verdict": "correct", "verdict": "incorrect", "diagnosis": ""}',
+    "two different objects": f'{CORRECT} {{"final_answer": null, "verdict": "incorrect", "diagnosis": ""}}',
+    "a key twice": '{"final_answer": null, "verdict": "correct", "verdict": "incorrect", "diagnosis": ""}',
     "inner object of a broken one": f'{{"quote": {CORRECT}, "verdict": "incorr',
     "cut off": CORRECT[:-1],
-    "another verdict": '{"verdict": "yes", "diagnosis": ""}',
-    "verdict missing": '{"diagnosis": ""}',
-    "verdict a boolean": '{"verdict": true, "diagnosis": ""}',
-    "verdict a list": '{"verdict": ["correct"], "diagnosis": ""}',
-    "NaN": '{"verdict": "correct", "diagnosis": "", "p": NaN}',
-    "huge number": '{"verdict": "correct", "n": ' + "9" * 20_000 + "}",
+    "another verdict": '{"final_answer": null, "verdict": "yes", "diagnosis": ""}',
+    "final answer missing": '{"verdict": "correct", "diagnosis": ""}',
+    "final answer a number": '{"final_answer": 6, "verdict": "correct", "diagnosis": ""}',
+    "verdict missing": '{"final_answer": null, "diagnosis": ""}',
+    "verdict a boolean": '{"final_answer": null, "verdict": true, "diagnosis": ""}',
+    "verdict a list": '{"final_answer": null, "verdict": ["correct"], "diagnosis": ""}',
+    "NaN": '{"final_answer": null, "verdict": "correct", "diagnosis": "", "p": NaN}',
+    "huge number": '{"final_answer": null, "verdict": "correct", "n": ' + "9" * 20_000 + "}",
     "deep nesting": '{"a":' * 10_000,
-    "deep lists": '{"verdict": "correct", "x": ' + "[" * 50_000 + "]" * 50_000 + "}",
-    "megabytes": '{"verdict": "correct", "diagnosis": "' + "x" * 3_000_000 + '"}',
+    "deep lists": '{"final_answer": null, "verdict": "correct", "x": ' + "[" * 50_000 + "]" * 50_000 + "}",
+    "megabytes": '{"final_answer": null, "verdict": "correct", "diagnosis": "' + "x" * 3_000_000 + '"}',
     "many objects": "".join(f'{{"{n}": 1}}' for n in range(9_000)),
-    "lone surrogate": '{"verdict": "correct", "diagnosis": "\\ud800"}',
-    "control character": '{"verdict": "correct", "diagnosis": "\\frac{1}{2}"}',
+    "lone surrogate": '{"final_answer": null, "verdict": "correct", "diagnosis": "\\ud800"}',
+    "control character": '{"final_answer": null, "verdict": "correct", "diagnosis": "\\frac{1}{2}"}',
 }
 
 

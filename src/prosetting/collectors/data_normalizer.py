@@ -1,11 +1,13 @@
-"""Read a question file of any of the common shapes into `Question` records, or say exactly what is wrong.
+"""Read a question file of any of the common shapes into `Question` records, and say exactly what is wrong.
 
 `.jsonl` holds one object a line; `.json` a list of objects, or one object with that list under `data` or
 `questions`. GSM8K's annotated answers and MATH's worked solutions are recognised by their form, not by name.
+A bad row is reported with its place and left out; a file without a good row stops the run.
 """
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import json
 import logging
@@ -21,6 +23,7 @@ from prosetting.records import Question, QuestionId, question_id_of
 QUESTION_FIELDS = ("question", "problem", "prompt", "query", "input")
 ANSWER_FIELDS = ("answer", "reference", "reference_answer", "ground_truth", "final_answer")
 MAX_ROW_CHARS = 100_000
+MOST_TOLD = 10  # notices about single rows, and bad rows in an error; then their number
 
 _LIST_FIELDS = ("data", "questions")
 _ACCEPTED = f"one of {', '.join(QUESTION_FIELDS)}; the answer, if any, as one of {', '.join(ANSWER_FIELDS)}"
@@ -30,42 +33,90 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One object of the file and where it stands, as the user would look for it ("line 7", "row 3")."""
+    """One object of the file and where it stands, as the user would look for it ("line 7", "row 3").
+
+    `value` is the decoded JSON, or the `_BadRow` that says why there is none.
+    """
 
     where: str
     value: Any
 
 
+class _BadRow(Exception):
+    """A row that cannot be used: where it stands, what is wrong or missing, and what would mend it."""
+
+    def __init__(self, where: str, what: str, next_step: str) -> None:
+        super().__init__(f"{where}: {what}")
+        self.next_step = next_step
+
+
 def load_questions(path: Path) -> list[Question]:
-    """The questions of `path` in file order, each once. Raises `DataError` naming file, line and remedy."""
-    text = _read_text(path)
-    rows = _jsonl_rows(path, text) if path.suffix == ".jsonl" else _json_rows(path, text)
-    questions: dict[QuestionId, Question] = {}
-    places: dict[QuestionId, str] = {}
-    for row in rows:
-        question = _question_of(path, row)
-        first = questions.setdefault(question.question_id, question)
-        where = places.setdefault(question.question_id, row.where)
+    """The questions of `path` in file order, each once.
+
+    Bad rows are told as warnings and left out; so are all rows of a question that stands there with two different
+    answers. Raises `DataError` for a file that cannot be read as a whole or has no good row.
+    """
+    good: dict[QuestionId, tuple[str, Question]] = {}
+    bad: list[_BadRow] = []
+    repeats: list[str] = []
+    contradicted: set[QuestionId] = set()
+    for row in _rows(path):
+        try:
+            question = _question_of(row)
+        except _BadRow as error:
+            bad.append(error)
+            continue
+        question_id = question.question_id
+        where, first = good.setdefault(question_id, (row.where, question))
         if first is question:
             continue
-        if first.reference != question.reference:
-            raise DataError(
-                f"{path}: the same question stands in {where} with the answer {_shown(first.reference)} and in "
-                f"{row.where} with the answer {_shown(question.reference)}",
-                next_step="remove the row with the wrong answer",
-            )
-        _log.warning("%s: %s repeats the question of %s; it is kept once", path, row.where, where)
+        if None not in (first.reference, question.reference) and first.reference != question.reference:
+            if question_id not in contradicted:
+                bad.append(_two_answers(where, first, row.where, question))
+            bad.append(_two_answers(row.where, question, where, first))
+            contradicted.add(question_id)
+            continue
+        repeats.append(f"{row.where} repeats the question of {where}; it is kept once")
+        if first.reference is None:
+            good[question_id] = (where, question)
+    questions = [question for question_id, (_, question) in good.items() if question_id not in contradicted]
     if not questions:
-        raise DataError(f"{path}: no questions in the file", next_step=f"add rows with a question field: {_ACCEPTED}")
-    return list(questions.values())
+        raise _nothing_good(path, bad)
+    _tell(path, [f"{error} (left out; {error.next_step})" for error in bad], "bad rows left out")
+    _tell(path, repeats, "repeated questions")
+    return questions
 
 
-def _read_text(path: Path) -> str:
+def _two_answers(where: str, question: Question, other: str, other_question: Question) -> _BadRow:
+    answers = f"the answer {_shown(question.reference)}, in {other} {_shown(other_question.reference)}"
+    return _BadRow(where, f"the same question has here {answers}", "remove the row with the wrong answer")
+
+
+def _nothing_good(path: Path, bad: list[_BadRow]) -> DataError:
+    if not bad:
+        return DataError(f"{path}: no questions in the file", next_step=f"add rows with a question field: {_ACCEPTED}")
+    told = "\n    ".join(map(str, bad[:MOST_TOLD]))
+    return DataError(f"{path}: none of its {len(bad)} rows is a good question:\n    {told}", next_step=bad[0].next_step)
+
+
+def _tell(path: Path, notices: list[str], what: str) -> None:
+    for notice in notices[:MOST_TOLD]:
+        _log.warning("%s, %s", path, notice)
+    if len(notices) > MOST_TOLD:
+        _log.warning("%s: %d more; %d %s in all", path, len(notices) - MOST_TOLD, len(notices), what)
+
+
+def _rows(path: Path) -> Iterator[_Row]:
     if path.suffix not in {".json", ".jsonl"}:
         raise DataError(
             f"{path}: a question file ends in .json or .jsonl, this one in {path.suffix or 'neither'!r}",
             next_step="convert it to one JSON object a line and name it .jsonl",
         )
+    raw = _read(path)
+    return _jsonl_rows(raw) if path.suffix == ".jsonl" else _json_rows(path, raw)
+
+
+def _read(path: Path) -> bytes:
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
@@ -77,31 +128,37 @@ def _read_text(path: Path) -> str:
             f"{path}: the question file cannot be read ({error.strerror})",
             next_step="check the path and its permissions",
         ) from error
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{path}, line {line}: not UTF-8 text (byte 0x{raw[error.start]:02x} at offset {error.start})",
-            next_step="save the file as UTF-8",
-        ) from None
-    if not text.strip():
+    raw = raw.removeprefix(codecs.BOM_UTF8)
+    if not raw.strip():
         raise DataError(f"{path}: the file is empty", next_step=f"add rows with a question field: {_ACCEPTED}")
-    return text
+    return raw
 
 
-def _jsonl_rows(path: Path, text: str) -> Iterator[_Row]:
+def _jsonl_rows(raw: bytes) -> Iterator[_Row]:
     # Not splitlines(): U+2028 and others may stand inside a JSON string.
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(raw.split(b"\n"), start=1):
         if line.strip():
-            where = f"line {number}"
-            if len(line) > MAX_ROW_CHARS:
-                raise _too_long(path, where, len(line))
-            yield _Row(where, _parsed(path, line, number))
+            yield _Row(f"line {number}", _parsed(f"line {number}", line))
 
 
-def _json_rows(path: Path, text: str) -> Iterator[_Row]:
-    content = _parsed(path, text, None)
+def _parsed(where: str, line: bytes) -> Any:
+    """The decoded line, or the `_BadRow` that it is."""
+    try:
+        text = line.decode()
+        if len(text) > MAX_ROW_CHARS:
+            return _too_long(where, len(text))
+        return json.loads(text, parse_constant=_no_constant)
+    except UnicodeDecodeError as error:
+        return _BadRow(where, f"not UTF-8 text (byte 0x{line[error.start]:02x})", "save the file as UTF-8")
+    except json.JSONDecodeError as error:
+        hint = "check this line for a missing quote, comma or bracket"
+        return _BadRow(f"{where}, column {error.colno}", f"not JSON ({error.msg})", hint)
+    except (ValueError, RecursionError) as error:
+        return _BadRow(where, f"not JSON that can be used ({error})", "mend the value or remove the row")
+
+
+def _json_rows(path: Path, raw: bytes) -> Iterator[_Row]:
+    content = _document(path, raw)
     if isinstance(content, dict):
         found = [name for name in _LIST_FIELDS if isinstance(content.get(name), list)]
         if not found:
@@ -119,52 +176,50 @@ def _json_rows(path: Path, text: str) -> Iterator[_Row]:
         yield _Row(f"row {number}", value)
 
 
-def _parsed(path: Path, text: str, line: int | None) -> Any:
+def _document(path: Path, raw: bytes) -> Any:
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        return json.loads(raw.decode(), parse_constant=_no_constant)
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path}, line {line}: not UTF-8 text (byte 0x{raw[error.start]:02x} at offset {error.start})",
+            next_step="save the file as UTF-8",
+        ) from None
     except json.JSONDecodeError as error:
         hint = "check this line for a missing quote, comma or bracket"
-        if line is None and text.lstrip().startswith("{") and error.msg == "Extra data":
+        if raw.lstrip().startswith(b"{") and error.msg == "Extra data":
             hint = "the file looks like one object a line: name it .jsonl"
-        raise DataError(
-            f"{path}, line {line or error.lineno}, column {error.colno}: not JSON ({error.msg})", next_step=hint
-        ) from None
+        where = f"line {error.lineno}, column {error.colno}"
+        raise DataError(f"{path}, {where}: not JSON ({error.msg})", next_step=hint) from None
     except (ValueError, RecursionError) as error:
-        place = f", line {line}" if line else ""
-        raise DataError(
-            f"{path}{place}: not JSON that can be used ({error})", next_step="mend the value or remove the row"
-        ) from None
+        raise DataError(f"{path}: not JSON that can be used ({error})", next_step="mend or remove the value") from None
 
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON value")
 
 
-def _question_of(path: Path, row: _Row) -> Question:
-    value = row.value
+def _question_of(row: _Row) -> Question:
+    value, where = row.value, row.where
+    if isinstance(value, _BadRow):
+        raise value
     if not isinstance(value, dict):
-        raise DataError(
-            f"{path}, {row.where}: {_kind(value)} where an object with a question is expected",
-            next_step=f'write it as {{"{QUESTION_FIELDS[0]}": "...", "{ANSWER_FIELDS[0]}": "..."}}',
-        )
+        example = f'{{"{QUESTION_FIELDS[0]}": "...", "{ANSWER_FIELDS[0]}": "..."}}'
+        raise _BadRow(where, f"{_kind(value)} where an object with a question is expected", f"write it as {example}")
     size = sum(len(item) for item in value.values() if isinstance(item, str))
     if size > MAX_ROW_CHARS:
-        raise _too_long(path, row.where, size)
+        raise _too_long(where, size)
     if any(_SURROGATE.search(item) for item in value.values() if isinstance(item, str)):
-        raise DataError(
-            f"{path}, {row.where}: an escape such as \\ud83d stands for half a character",
-            next_step="write the character itself, or remove the row",
-        )
+        what = "an escape such as \\ud83d stands for half a character"
+        raise _BadRow(where, what, "write the character itself, or remove the row")
     name = next((name for name in QUESTION_FIELDS if name in value), None)
     if name is None:
-        raise _no_question_field(path, row.where, value)
+        raise _no_question_field(where, value)
     text = value[name]
     if not isinstance(text, str) or not text.strip():
-        raise DataError(
-            f"{path}, {row.where}: the field {name!r} is {_kind(text)}, a question is a text that is not empty",
-            next_step="write the question into it, or remove the row",
-        )
-    reference = _reference_of(path, row.where, value)
+        what = f"the field {name!r} is {_kind(text)}, a question is a text that is not empty"
+        raise _BadRow(where, what, "write the question into it, or remove the row")
+    reference = _reference_of(where, value)
     solution = value.get("solution")
     if reference is not None and "####" in reference:
         solution, reference = solution or reference, reference.rsplit("####", 1)[1].strip() or None
@@ -173,39 +228,32 @@ def _question_of(path: Path, row: _Row) -> Question:
     return Question(question_id_of(text), text, reference, solution)
 
 
-def _reference_of(path: Path, where: str, value: dict[str, Any]) -> str | None:
+def _reference_of(where: str, value: dict[str, Any]) -> str | None:
     for name in ANSWER_FIELDS:
         answer = value.get(name)
         if answer is None:
             continue
         if isinstance(answer, bool) or not isinstance(answer, str | int | float):
-            raise DataError(
-                f"{path}, {where}: the field {name!r} is {_kind(answer)}, an answer is a text or a number",
-                next_step="write the answer as text, or remove the field: then the teacher decides",
-            )
+            what = f"the field {name!r} is {_kind(answer)}, an answer is a text or a number"
+            raise _BadRow(where, what, "write the answer as text, or remove the field: then the teacher decides")
         if str(answer).strip():
             return str(answer).strip()
     return None
 
 
-def _no_question_field(path: Path, where: str, value: dict[str, Any]) -> DataError:
+def _no_question_field(where: str, value: dict[str, Any]) -> _BadRow:
     for name in value:
         close = difflib.get_close_matches(name.lower(), QUESTION_FIELDS, n=1, cutoff=0.7)
         if close:
-            return DataError(
-                f"{path}, {where}: no question field; found {_names(value)}",
-                next_step=f"rename {name!r} to {close[0]!r}",
-            )
-    return DataError(
-        f"{path}, {where}: no question field; found {_names(value)}",
-        next_step=f"name the field with the question {_ACCEPTED}",
-    )
+            return _BadRow(where, f"no question field; found {_names(value)}", f"rename {name!r} to {close[0]!r}")
+    return _BadRow(where, f"no question field; found {_names(value)}", f"name the field with the question {_ACCEPTED}")
 
 
-def _too_long(path: Path, where: str, size: int) -> DataError:
-    return DataError(
-        f"{path}, {where}: {size:,} characters, a row may have {MAX_ROW_CHARS:,}",
-        next_step="shorten the row or remove it; is the file really one question a row?",
+def _too_long(where: str, size: int) -> _BadRow:
+    return _BadRow(
+        where,
+        f"{size:,} characters, a row may have {MAX_ROW_CHARS:,}",
+        "shorten the row or remove it; is the file really one question a row?",
     )
 
 

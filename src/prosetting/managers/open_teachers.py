@@ -9,35 +9,65 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from prosetting.config import Settings
+from prosetting.core.group_commit import GroupCommit
 from prosetting.errors import ConfigError
-from prosetting.teachers.embedded_teacher import EmbeddedTeacher
+from prosetting.teachers.budget import Budget, Prices
+from prosetting.teachers.call_ledger import CallLedger, JournalLedger
+from prosetting.teachers.embedded_teacher import EmbeddedTeacher, check_faults
 from prosetting.teachers.endpoint import Endpoint
-from prosetting.teachers.http_teacher import CallLedger, HttpTeacher
+from prosetting.teachers.http_teacher import HttpTeacher
 
 
 def check_teachers(settings: Settings, runner: asyncio.Runner) -> None:
     """Raises TeacherUnavailable when a named endpoint does not answer or does not know its model, ConfigError
     when the embedded teacher's port is taken. Writes nothing."""
+    check_faults(settings.embedded_teacher_faults)
     first = None if settings.teacher_base_url else _embedded_stand_in(settings)
     for endpoint in dict.fromkeys(_endpoints(settings, first)):
         if endpoint != first:
-            runner.run(_probe(_client(settings, endpoint, None)))
+            runner.run(_probe(_client(settings, endpoint)))
 
 
 @contextmanager
 def open_teachers(
-    settings: Settings, runner: asyncio.Runner, *, log_file: Path, ledger: CallLedger | None
+    settings: Settings, runner: asyncio.Runner, *, log_file: Path, commits: GroupCommit | None
 ) -> Iterator[tuple[HttpTeacher, HttpTeacher]]:
-    """Both teachers, on the runner's event loop. Without TEACHER_BASE_URL the embedded one is started and ended."""
+    """Both teachers, on the runner's event loop, with one budget. Without TEACHER_BASE_URL the embedded one is
+    started and ended. `commits` writes the journal in which calls are kept; None keeps none."""
     with ExitStack() as stack:
         first = None
         if not settings.teacher_base_url:
-            embedded = EmbeddedTeacher(port=settings.embedded_teacher_port, log_file=log_file)
+            faults = settings.embedded_teacher_faults
+            embedded = EmbeddedTeacher(port=settings.embedded_teacher_port, log_file=log_file, faults=faults)
             first = stack.enter_context(embedded).endpoint
-        teachers = [_client(settings, endpoint, ledger) for endpoint in _endpoints(settings, first)]
+        if commits is not None:
+            stack.callback(commits.flush)
+        ledger = JournalLedger(commits) if commits is not None else None
+        budget = Budget(
+            max_tokens=settings.teacher_max_tokens_total,
+            max_cost=settings.teacher_max_cost,
+            spent=commits.journal.teacher_totals() if commits is not None else None,
+        )
+        teachers = [
+            _client(settings, endpoint, ledger, budget, prices)
+            for endpoint, prices in zip(_endpoints(settings, first), _prices(settings), strict=True)
+        ]
         for teacher in teachers:
             stack.callback(_close, runner, teacher)
         yield teachers[0], teachers[1]
+
+
+def _prices(settings: Settings) -> tuple[Prices | None, Prices | None]:
+    """Teacher1's and Teacher2's; what is not said of Teacher2 is as for Teacher1."""
+    prompt, completion = settings.teacher_price_prompt, settings.teacher_price_completion
+    prompt2, completion2 = settings.teacher2_price_prompt, settings.teacher2_price_completion
+    return _price(prompt, completion), _price(
+        prompt if prompt2 is None else prompt2, completion if completion2 is None else completion2
+    )
+
+
+def _price(prompt: float | None, completion: float | None) -> Prices | None:
+    return None if prompt is None and completion is None else Prices(prompt or 0.0, completion or 0.0)
 
 
 def _endpoints(settings: Settings, embedded: Endpoint | None) -> tuple[Endpoint, Endpoint]:
@@ -69,7 +99,13 @@ def _embedded_stand_in(settings: Settings) -> Endpoint:
     return Endpoint(f"http://127.0.0.1:{port or 1}/v1", "", settings.teacher_model_name)
 
 
-def _client(settings: Settings, endpoint: Endpoint, ledger: CallLedger | None) -> HttpTeacher:
+def _client(
+    settings: Settings,
+    endpoint: Endpoint,
+    ledger: CallLedger | None = None,
+    budget: Budget | None = None,
+    prices: Prices | None = None,
+) -> HttpTeacher:
     return HttpTeacher(
         endpoint,
         concurrent_workers=settings.teacher_concurrent_workers,
@@ -77,6 +113,8 @@ def _client(settings: Settings, endpoint: Endpoint, ledger: CallLedger | None) -
         max_retries=settings.teacher_max_retries,
         retry_delay_s=settings.teacher_retry_delay,
         ledger=ledger,
+        budget=budget,
+        prices=prices,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,17 +10,22 @@ from prosetting.records import Question, QuestionKind, Verdict
 
 @dataclass(frozen=True, slots=True)
 class GradeReply:
-    """Teacher1's verdict on one attempt; `unknown` when the teacher itself cannot tell."""
+    """Teacher1's verdict on one attempt; `unknown` when the teacher itself cannot tell.
+
+    `final_answer` is what the teacher read as the attempt's final answer, None where it found none.
+    """
 
     verdict: Verdict
+    final_answer: str | None
     diagnosis: str
 
 
 @dataclass(frozen=True, slots=True)
-class FailedAttempt:
-    """An attempt that was graded incorrect, as Teacher2 sees it."""
+class ShownAttempt:
+    """A graded attempt as Teacher2 sees it; `diagnosis` is empty for a correct one."""
 
     response: str
+    verdict: Verdict
     diagnosis: str
 
 
@@ -46,14 +50,15 @@ class Teacher(Protocol):
         """Is the attempt's final answer right?"""
         ...
 
-    async def analyse(self, question: Question, failures: Sequence[FailedAttempt]) -> str:
-        """What goes wrong in these attempts, in a sentence or two."""
+    async def analyse(self, question: Question, attempt: ShownAttempt) -> str:
+        """What goes wrong in this failed attempt, in a sentence or two."""
         ...
 
     async def enhance(
-        self, question: Question, failures: Sequence[FailedAttempt], analysis: str, kind: QuestionKind
+        self, question: Question, attempt: ShownAttempt, analysis: str, kind: QuestionKind
     ) -> NewQuestion:
-        """A new question from these failures: `easier`, `variant` (same with other numbers) or `harder`."""
+        """A new question: `harder`, from a successful attempt (`analysis` is empty then); `variant`, aimed at the
+        mistake of a failed one; or `easier`, for a question that is out of reach."""
         ...
 
     async def solve(self, question_text: str) -> str | None:

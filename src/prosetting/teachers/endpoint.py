@@ -1,11 +1,34 @@
-"""Where a teacher is reached."""
+"""Where a teacher, or a Solver that is served over HTTP, is reached."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, urlsplit
 
 from prosetting.errors import ConfigError
+
+SHORTEST_SECRET = 8  # characters; a shorter key is a word such as EMPTY, which servers without keys are given
+_ESCAPED = re.compile(rb"\\+(?:u00([2-7][0-9a-fA-F])|/)")
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What messages call an endpoint, and the settings that name its address, key and model."""
+
+    title: str
+    address: str
+    key: str
+    model: str
+
+
+TEACHER = Role(
+    "teacher",
+    "TEACHER_BASE_URL (TEACHER2_BASE_URL for Teacher2)",
+    "TEACHER_API_KEY (TEACHER2_API_KEY for Teacher2)",
+    "TEACHER_MODEL_NAME (TEACHER2_MODEL_NAME for Teacher2)",
+)
+SOLVER = Role("Solver's server", "SOLVER_BASE_URLS", "SOLVER_API_KEY", "SOLVER_MODEL_NAME")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,28 +43,46 @@ class Endpoint:
     api_key: str = field(repr=False)
     model: str
     identity: str = ""
+    role: Role = field(default=TEACHER, repr=False)
 
     def __post_init__(self) -> None:
         parts = _split(self.base_url)
         if parts is not None and (parts.username is not None or parts.password is not None):
             raise ConfigError(
-                "the teacher's address holds a user or a password",
-                next_step="write http://host:port/v1 and put the key into TEACHER_API_KEY",
+                f"the {self.role.title} has an address with a user or a password",
+                next_step=f"write http://host:port/v1 and put the key into {self.role.key}",
             )
         if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(
-                f"{self.base_url!r} is no address of a teacher",
-                next_step="set TEACHER_BASE_URL to something like http://host:8000/v1",
+                f"{self.base_url!r} is no address of a {self.role.title}",
+                next_step=f"set {self.role.address} to something like http://host:8000/v1",
             )
         if not all("!" <= character <= "~" for character in self.api_key):
             raise ConfigError(
-                "the teacher's key holds spaces, line ends or non-ASCII characters",
-                next_step="copy it again into TEACHER_API_KEY, without quotes",
+                f"the key of the {self.role.title} holds spaces, line ends or non-ASCII characters",
+                next_step=f"copy it again into {self.role.key}, without quotes",
             )
+
+    @property
+    def name(self) -> str:
+        """What calls are recorded under."""
+        return self.identity or self.base_url.rstrip("/")
 
     @property
     def is_loopback(self) -> bool:
         return urlsplit(self.base_url).hostname in ("127.0.0.1", "::1", "localhost")
+
+    def scrubbed(self, text: str) -> str:
+        """The text without the key, if it repeats it."""
+        return text.replace(self.api_key, "…") if len(self.api_key) >= SHORTEST_SECRET else text
+
+    def is_key_in(self, body: bytes) -> bool:
+        """Whether a JSON body repeats the key, escaped or not, at whatever depth of nesting."""
+        if len(self.api_key) < SHORTEST_SECRET:
+            return False
+        plain = _ESCAPED.sub(lambda match: bytes([int(match[1], 16)]) if match[1] else b"/", body)
+        key = self.api_key.encode()
+        return key in body or key in plain
 
 
 def _split(url: str) -> SplitResult | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import email.utils
 import math
 import time
-from collections.abc import AsyncIterator
 
 import httpx2
 import openai
@@ -13,18 +12,21 @@ import openai
 from prosetting.errors import TeacherReplyError, TeacherUnavailable
 from prosetting.teachers.endpoint import Endpoint
 
-MAX_BODY_BYTES = 4 * 2**20
 _TRY_AGAIN = (408, 409, 425, 429)
 _NO_CREDIT = "insufficient_quota"  # OpenAI sends it with 429
 
 
 class PassingFailure(Exception):
-    """A failure that may be gone at the next try. `refused`: nothing listens at the address."""
+    """A failure that may be gone at the next try.
 
-    def __init__(self, what: str, *, retry_after_s: float = 0.0, refused: bool = False) -> None:
+    `outage`: no sign of life, or a broken one. `refused`: nothing listens at the address.
+    """
+
+    def __init__(self, what: str, *, outage: bool = True, refused: bool = False, retry_after_s: float = 0.0) -> None:
         super().__init__(what)
-        self.retry_after_s = retry_after_s
+        self.outage = outage
         self.refused = refused
+        self.retry_after_s = retry_after_s
 
 
 class RequestRefused(TeacherReplyError):
@@ -40,55 +42,58 @@ class RequestRefused(TeacherReplyError):
         return quoted or self.param.startswith(name) or (name == "response_format" and name in str(self))
 
 
+class UnreadableReply(TeacherReplyError):
+    """A reply that was not read to its end, or not at all."""
+
+
 class NothingThere(TeacherUnavailable):
     """404 or 405: no such path, or no such model."""
 
 
 def unavailable(endpoint: Endpoint, what: str, next_step: str) -> TeacherUnavailable:
-    return TeacherUnavailable(f"the teacher at {endpoint.base_url} {what}", next_step=next_step)
+    return TeacherUnavailable(f"the {endpoint.role.title} at {endpoint.base_url} {what}", next_step=next_step)
 
 
-def failure_of(error: openai.OpenAIError, endpoint: Endpoint) -> Exception:
-    """What an error of the client comes to: PassingFailure, RequestRefused or TeacherUnavailable.
+def failure_of(error: Exception, endpoint: Endpoint) -> Exception:
+    """What an error of the client or its transport comes to: PassingFailure, RequestRefused or TeacherUnavailable.
 
     The key is in none of them."""
     if isinstance(error, openai.APIStatusError):
         return _of_status(error, endpoint)
-    if isinstance(error, openai.APITimeoutError):
+    # The cause that the transport knows is the innermost: its mapping calls a broken connection a time-out.
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    refused = isinstance(cause, ConnectionRefusedError) or isinstance(error.__cause__, httpx2.ConnectError)
+    if isinstance(cause, TimeoutError):
         return PassingFailure("does not answer in time")
-    cause = error.__cause__
-    kind = type(cause or error).__name__
-    return PassingFailure(f"cannot be reached ({kind})", refused=isinstance(cause, httpx2.ConnectError))
+    return PassingFailure(f"cannot be reached ({type(cause).__name__})", refused=refused)
 
 
 def _of_status(error: openai.APIStatusError, endpoint: Endpoint) -> Exception:
     status, said = error.status_code, _said(error, endpoint)
     if status in (401, 403):
-        return unavailable(
-            endpoint, f"refuses the key ({status}): {said}", "set TEACHER_API_KEY (TEACHER2_API_KEY for Teacher2)"
-        )
+        return unavailable(endpoint, f"refuses the key ({status}): {said}", f"set {endpoint.role.key}")
     if status == 402 or error.code == _NO_CREDIT:
         return unavailable(
             endpoint, f"has no credit left ({status}): {said}", "add credit there, then run the same command again"
         )
     if status in (404, 405):
-        what = f"the teacher at {endpoint.base_url} has no model {endpoint.model!r}, or no API ({status}): {said}"
+        role, what = endpoint.role, f"has no model {endpoint.model!r}, or no API ({status}): {said}"
         return NothingThere(
-            what, next_step="check TEACHER_MODEL_NAME, and that TEACHER_BASE_URL ends as the API's does (/v1)"
+            f"the {role.title} at {endpoint.base_url} {what}",
+            next_step=f"check {role.model}, and that {role.address} ends as the API's does (/v1)",
         )
     if status in _TRY_AGAIN or status >= 500:
         wait_s = _retry_after_s(error.response.headers)
-        return PassingFailure(f"answers {status}: {said}", retry_after_s=wait_s)
+        return PassingFailure(f"answers {status}: {said}", outage=status >= 500, retry_after_s=wait_s)
     param = error.param if isinstance(error.param, str) else ""
     return RequestRefused(f"the request was refused ({status}): {said}", param=param)
 
 
 def _said(error: openai.APIStatusError, endpoint: Endpoint) -> str:
     """The endpoint's own words, shortened; some repeat the key."""
-    text = error.message
-    if endpoint.api_key:
-        text = text.replace(endpoint.api_key, "…")
-    return " ".join(text.split())[:200]
+    return " ".join(endpoint.scrubbed(error.message).split())[:200]
 
 
 def _retry_after_s(headers: httpx2.Headers) -> float:
@@ -102,39 +107,3 @@ def _retry_after_s(headers: httpx2.Headers) -> float:
         except (ValueError, OverflowError):
             return 0.0
     return max(0.0, wait_s) if math.isfinite(wait_s) else 0.0
-
-
-def capped_http_client(endpoint: Endpoint, connections: int, timeout_s: float) -> httpx2.AsyncClient:
-    """The client's transport: bodies end at MAX_BODY_BYTES, and a proxy never stands before this machine."""
-    return openai.DefaultAsyncHttpxClient(
-        base_url=endpoint.base_url,
-        timeout=timeout_s,
-        limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=connections),
-        headers={"Accept-Encoding": "identity"},
-        event_hooks={"response": [_cap_body]},
-        trust_env=not endpoint.is_loopback,
-    )
-
-
-async def _cap_body(response: httpx2.Response) -> None:
-    # A small compressed body can unfold to any size.
-    if response.headers.get("content-encoding", "identity").lower() != "identity":
-        raise TeacherReplyError("the reply is compressed although none was asked for")
-    assert isinstance(response.stream, httpx2.AsyncByteStream)
-    response.stream = _CappedStream(response.stream)
-
-
-class _CappedStream(httpx2.AsyncByteStream):
-    def __init__(self, stream: httpx2.AsyncByteStream) -> None:
-        self._stream = stream
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        left = MAX_BODY_BYTES
-        async for chunk in self._stream:
-            left -= len(chunk)
-            if left < 0:
-                raise TeacherReplyError(f"the reply is longer than {MAX_BODY_BYTES} bytes")
-            yield chunk
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()

@@ -1,9 +1,9 @@
 """A teacher behind any OpenAI-compatible endpoint.
 
 Every call has an overall deadline, a byte cap and a checked reply, and every failure one of three ends:
-another try, TeacherReplyError (this item stays open) or TeacherUnavailable (the run stops). The official
-client's own retries are off: it obeys Retry-After without jitter, never ends a slow drip, and takes HTML for
-a reply.
+another try, TeacherReplyError (this item stays open) or an error that stops the run (TeacherUnavailable,
+RunPaused). The official client's own retries are off: it obeys Retry-After without jitter, never ends a slow
+drip, and takes HTML for a reply.
 """
 
 from __future__ import annotations
@@ -12,69 +12,93 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import random
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
-import httpx2
-from openai import AsyncOpenAI, OpenAIError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 
-from prosetting.errors import TeacherReplyError, TeacherUnavailable
+from prosetting.core.journal import TeacherCall
+from prosetting.errors import ProSettingError, TeacherReplyError, TeacherUnavailable
 from prosetting.records import Question, QuestionKind
 from prosetting.teachers import prompts, replies
-from prosetting.teachers.base import FailedAttempt, GradeReply, NewQuestion
+from prosetting.teachers.base import GradeReply, NewQuestion, ShownAttempt
+from prosetting.teachers.budget import Budget, Prices, Usage, estimated_tokens
+from prosetting.teachers.call_ledger import CallLedger, NoLedger
+from prosetting.teachers.circuit_breaker import CircuitBreaker, backoff_s
 from prosetting.teachers.endpoint import Endpoint
+from prosetting.teachers.http_bodies import completion_text, usage_of
+from prosetting.teachers.http_client import EndpointClient
 from prosetting.teachers.http_failures import (
     NothingThere,
     PassingFailure,
     RequestRefused,
-    capped_http_client,
-    failure_of,
+    UnreadableReply,
     unavailable,
 )
 from prosetting.teachers.prompts import PROMPT_VERSION, Prompt, Task
 from prosetting.teachers.replies import TeacherDeclined
 
-RE_ASKS = 2  # further calls after a reply that is not what was asked for
+RE_ASKS = 2  # further samples after a reply that is not what was asked for
 OUTAGE_AFTER = 8  # items in a row without any success
-MAX_WAIT_S = 60.0  # between tries, Retry-After included
 # Parameters that some servers do not know: left out for the rest of the session once one says so.
 _OPTIONAL_PARAMETERS = ("response_format", "seed", "temperature")
 _WARM = 0.7  # temperature where variety is wanted: new questions, and asking again
+_LONGEST_FAILURE = 200  # characters of a failure that is recorded
 
 T = TypeVar("T")
 
 
-class CallLedger(Protocol):
-    """Where replies are kept, so that none is bought twice."""
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What is asked, before it is known how often: the body's fixed part, and its sampling parameters."""
 
-    def recall(self, request_hash: str) -> str | None:
-        """The reply recorded for this request."""
-        ...
+    task: Task
+    fixed: Mapping[str, Any]
+    seed: int | None
 
-    def record(
-        self,
-        request_hash: str,
-        task: str,
-        model: str,
-        reply: str,
-        attempts: int,
-        prompt_tokens: int,
-        completion_tokens: int,
-        latency_s: float,
-    ) -> None:
-        """Keep a reply that was usable; `attempts` counts the calls it took."""
-        ...
+    @property
+    def prompt_characters(self) -> int:
+        return sum(len(message["content"]) for message in self.fixed["messages"])
+
+    def sampling(self, sample: int) -> dict[str, Any]:
+        # The same request at temperature 0 would bring the same reply.
+        if self.seed is None and sample == 0:
+            return {"temperature": 0.0}
+        return {"temperature": _WARM, "seed": (self.seed or 0) + sample}
+
+    def body(self, sample: int) -> dict[str, Any]:
+        return {**self.fixed, **self.sampling(sample)}
+
+    def hashes(self, endpoint: Endpoint) -> list[str]:
+        """The identity of each sample: contract, task, endpoint, model, messages, sampling parameters, index."""
+        text = json.dumps([PROMPT_VERSION, self.task.value, endpoint.name, self.fixed], sort_keys=True)
+        shared = hashlib.sha256(text.encode())
+        found = []
+        for sample in range(1 + RE_ASKS):
+            one = shared.copy()
+            one.update(json.dumps([sample, self.sampling(sample)], sort_keys=True).encode())
+            found.append(one.hexdigest())
+        return found
+
+
+@dataclass(slots=True)
+class _Meter:
+    """What the HTTP calls of one sample have come to."""
+
+    attempts: int = 0
+    usage: Usage = field(default_factory=Usage)
+    latency_s: float = 0.0
 
 
 class HttpTeacher:
     """Implements `Teacher`. One object belongs to one event loop.
 
-    At most `concurrent_workers` items are being asked at a time. `timeout_s` is the deadline of one call,
-    `max_retries` the further calls after a failure that may pass, `retry_delay_s` the first wait between them.
+    At most `concurrent_workers` items are being asked at a time; an item counts until its reply is on disk.
+    `timeout_s` is the deadline of one HTTP call, `max_retries` the further calls after a failure that may pass,
+    `retry_delay_s` the first wait between them. The methods of `Teacher` also raise RunPaused, from `budget`.
     """
 
     def __init__(
@@ -86,21 +110,20 @@ class HttpTeacher:
         max_retries: int,
         retry_delay_s: float,
         ledger: CallLedger | None = None,
+        budget: Budget | None = None,
+        prices: Prices | None = None,
     ) -> None:
         self._endpoint = endpoint
-        self._timeout_s = timeout_s
         self._retry_delay_s = retry_delay_s
-        self._ledger = ledger
+        self._ledger = ledger or NoLedger()
+        self._budget = budget or Budget()
+        self._prices = prices
         self._slots = asyncio.Semaphore(concurrent_workers)
+        self._breaker = CircuitBreaker(endpoint, retry_delay_s)
         self._being_asked: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._refused_parameters: set[str] = set()
         self._failed_in_a_row = 0
-        self._client = AsyncOpenAI(
-            base_url=endpoint.base_url,
-            api_key=endpoint.api_key or "none",
-            max_retries=0,
-            http_client=capped_http_client(endpoint, concurrent_workers, timeout_s),
-        )
+        self._client = EndpointClient(endpoint, connections=concurrent_workers, timeout_s=timeout_s)
         self._retrying = AsyncRetrying(
             stop=stop_after_attempt(1 + max_retries),
             wait=self._wait_s,
@@ -111,14 +134,14 @@ class HttpTeacher:
     async def grade(self, question: Question, response: str) -> GradeReply:
         return await self._ask(prompts.grade_prompt(question, response), replies.parse_grade)
 
-    async def analyse(self, question: Question, failures: Sequence[FailedAttempt]) -> str:
-        return await self._ask(prompts.analyse_prompt(question, failures), replies.parse_analysis)
+    async def analyse(self, question: Question, attempt: ShownAttempt) -> str:
+        return await self._ask(prompts.analyse_prompt(question, attempt), replies.parse_analysis)
 
     async def enhance(
-        self, question: Question, failures: Sequence[FailedAttempt], analysis: str, kind: QuestionKind
+        self, question: Question, attempt: ShownAttempt, analysis: str, kind: QuestionKind
     ) -> NewQuestion:
         """Raises TeacherDeclined where the teacher says that it cannot write such a question."""
-        prompt = prompts.enhance_prompt(question, failures, analysis, kind)
+        prompt = prompts.enhance_prompt(question, attempt, analysis, kind)
         new = await self._ask(prompt, lambda text: replies.parse_new_question(text, kind))
         if new is None:
             raise TeacherDeclined("the teacher can write no such question")
@@ -136,7 +159,7 @@ class HttpTeacher:
         An endpoint that has no list of models passes: the first call will tell.
         """
         try:
-            names = replies.read_model_names(await self._retrying(self._send, "/models", None))
+            names = replies.read_model_names(await self._retrying(self._client.send, "/models", None))
         except NothingThere:
             return
         except PassingFailure as failure:
@@ -153,16 +176,15 @@ class HttpTeacher:
 
     async def _ask(self, prompt: Prompt, parse: Callable[[str], T]) -> T:
         """The recorded reply, or a bought one. Equal requests wait for each other: the first one buys."""
-        body = self._body(prompt)
-        request_hash = _hash_of(prompt.task, self._endpoint, body)
-        async with self._being_asked.setdefault(request_hash, asyncio.Lock()):
-            recorded = self._ledger.recall(request_hash) if self._ledger is not None else None
-            if recorded is not None:
+        request = self._request(prompt)
+        hashes = request.hashes(self._endpoint)
+        async with self._being_asked.setdefault(hashes[0], asyncio.Lock()):
+            for recorded in filter(None, map(self._ledger.recall, hashes)):
                 with contextlib.suppress(TeacherReplyError):
                     return parse(recorded)
             async with self._slots:
                 try:
-                    value = await self._buy(prompt.task, request_hash, body, parse)
+                    value = await self._buy(request, hashes, parse)
                 except PassingFailure as failure:
                     if failure.refused:
                         raise self._out_of_reach(str(failure)) from None
@@ -172,88 +194,103 @@ class HttpTeacher:
         self._failed_in_a_row = 0
         return value
 
-    async def _buy(self, task: Task, request_hash: str, body: Mapping[str, Any], parse: Callable[[str], T]) -> T:
-        """Ask until a reply parses, at most 1 + RE_ASKS times, and record that reply."""
-        calls, called_at = 0, 0.0
-
-        async def call(body: Mapping[str, Any]) -> bytes:
-            nonlocal calls, called_at
-            calls, called_at = calls + 1, time.monotonic()
-            return await self._complete(body)
-
-        for ask in range(1 + RE_ASKS):
-            # The same request at temperature 0 would bring the same reply.
-            again = {"temperature": _WARM, "seed": body.get("seed", 0) + ask} if ask else {}
+    async def _buy(self, request: _Request, hashes: Sequence[str], parse: Callable[[str], T]) -> T:
+        """Samples until a reply parses, at most 1 + RE_ASKS."""
+        for sample in range(RE_ASKS):
             try:
-                completion = replies.read_completion(await self._retrying(call, {**body, **again}))
-                value = parse(completion.content)
-                break
+                return await self._buy_sample(request, sample, hashes[sample], parse)
             except RequestRefused:
                 raise
             except TeacherReplyError:
-                if ask == RE_ASKS:
-                    raise
-                await asyncio.sleep(self._backoff_s(ask))
-        if self._ledger is not None:
-            self._ledger.record(
-                request_hash,
-                task.value,
-                self._endpoint.model,
-                completion.content,
-                calls,
-                completion.prompt_tokens,
-                completion.completion_tokens,
-                time.monotonic() - called_at,
-            )
+                await asyncio.sleep(backoff_s(self._retry_delay_s, sample))
+        return await self._buy_sample(request, RE_ASKS, hashes[RE_ASKS], parse)
+
+    async def _buy_sample(self, request: _Request, sample: int, request_hash: str, parse: Callable[[str], T]) -> T:
+        """One sample, tried again after passing failures. Whatever comes of it is recorded, with its cost."""
+        meter = _Meter()
+
+        def record(reply: str | None, failure: str) -> asyncio.Future[None]:
+            return self._ledger.record(self._row(request, request_hash, meter, reply, failure))
+
+        try:
+            text = completion_text(await self._retrying(self._complete, request, sample, meter))
+            value = parse(text)
+        except asyncio.CancelledError:
+            if meter.attempts:
+                record(None, "interrupted")
+            raise
+        except Exception as error:
+            if meter.attempts:
+                await record(None, error.what if isinstance(error, ProSettingError) else str(error))
+            raise
+        await record(text, "")
         return value
 
-    async def _complete(self, body: Mapping[str, Any]) -> bytes:
+    def _row(self, request: _Request, request_hash: str, meter: _Meter, reply: str | None, failure: str) -> TeacherCall:
+        return TeacherCall(
+            request_hash=request_hash,
+            task=request.task.value,
+            endpoint=self._endpoint.name,
+            model=self._endpoint.model,
+            reply=reply,
+            failure=self._endpoint.scrubbed(failure)[:_LONGEST_FAILURE],
+            attempts=meter.attempts,
+            prompt_tokens=meter.usage.prompt_tokens,
+            completion_tokens=meter.usage.completion_tokens,
+            latency_s=meter.latency_s,
+            cost=self._cost(meter.usage),
+        )
+
+    def _cost(self, usage: Usage) -> float | None:
+        return None if self._prices is None else self._prices.cost(usage)
+
+    async def _complete(self, request: _Request, sample: int, meter: _Meter) -> bytes:
+        """The body of a completion, asked for without the parameters that the server does not know."""
+        body = request.body(sample)
         sent = {name: value for name, value in body.items() if name not in self._refused_parameters}
         try:
-            return await self._send("/chat/completions", sent)
+            return await self._breaker.run(lambda: self._post(sent, request.prompt_characters, meter))
         except RequestRefused as refusal:
             blamed = {name for name in _OPTIONAL_PARAMETERS if name in sent and refusal.blames(name)}
             if not blamed:
                 raise
             self._refused_parameters |= blamed
-        return await self._complete(body)
+        return await self._complete(request, sample, meter)
 
-    async def _send(self, path: str, body: Mapping[str, Any] | None) -> bytes:
-        """One HTTP call: POST with a body, GET without."""
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                if body is None:
-                    response = await self._client.get(path, cast_to=httpx2.Response)
-                else:
-                    response = await self._client.post(path, cast_to=httpx2.Response, body=body)
-                return response.content
-        except TimeoutError:
-            raise PassingFailure(f"gives no whole answer within {self._timeout_s:g} s") from None
-        except OpenAIError as error:
-            raise failure_of(error, self._endpoint) from None
+    async def _post(self, body: Mapping[str, Any], prompt_characters: int, meter: _Meter) -> bytes:
+        """One paid call: what comes back with 200 is counted, readable or not. Raises RunPaused."""
+        async with self._budget.call():
+            meter.attempts += 1
+            started = time.monotonic()
+            usage = Usage()
+            try:
+                reply = await self._client.send("/chat/completions", body)
+                usage = usage_of(reply, prompt_characters)
+            except UnreadableReply:
+                # How much of it was written by a model, nobody knows.
+                usage = Usage(estimated_tokens(prompt_characters), 0)
+                raise
+            finally:
+                meter.latency_s += time.monotonic() - started
+                meter.usage += usage
+                self._budget.add(usage, self._cost(usage))
+        if self._endpoint.is_key_in(reply):
+            raise TeacherReplyError("the reply repeats the API key")
+        return reply
 
-    def _body(self, prompt: Prompt) -> dict[str, Any]:
+    def _request(self, prompt: Prompt) -> _Request:
         schema = {"name": f"{prompt.task}_reply", "strict": True, "schema": prompts.REPLY_SCHEMAS[prompt.task]}
-        body: dict[str, Any] = {
+        fixed = {
             "model": self._endpoint.model,
             "messages": prompt.messages,
-            "temperature": 0.0,
             "response_format": {"type": "json_schema", "json_schema": schema},
         }
-        if prompt.task is Task.ENHANCE:
-            digest = hashlib.sha256(prompt.user.encode()).digest()
-            body |= {"temperature": _WARM, "seed": int.from_bytes(digest[:4]) >> 1}
-        return body
+        digest = hashlib.sha256(prompt.user.encode()).digest()
+        seed = int.from_bytes(digest[:4]) >> 1 if prompt.task is Task.ENHANCE else None
+        return _Request(prompt.task, fixed, seed)
 
     def _wait_s(self, state: RetryCallState) -> float:
-        """Seconds before the next try: what Retry-After asks for, and a random part so that callers spread."""
-        failure = state.outcome.exception() if state.outcome is not None else None
-        asked_s = failure.retry_after_s if isinstance(failure, PassingFailure) else 0.0
-        asked_s = min(asked_s, MAX_WAIT_S)
-        return asked_s * random.uniform(1.0, 1.25) + self._backoff_s(state.attempt_number - 1)
-
-    def _backoff_s(self, failures: int) -> float:
-        return random.uniform(0.5, 1.0) * min(self._retry_delay_s * 2.0 ** min(failures, 16), MAX_WAIT_S)
+        return backoff_s(self._retry_delay_s, state.attempt_number - 1)
 
     def _failed(self, what: str) -> TeacherReplyError | TeacherUnavailable:
         """The failure of one item, or the outage that it is the last sign of."""
@@ -268,10 +305,3 @@ class HttpTeacher:
             what,
             "check that it runs and that TEACHER_BASE_URL is right, then run the same command again",
         )
-
-
-def _hash_of(task: Task, endpoint: Endpoint, body: Mapping[str, Any]) -> str:
-    """The identity of a request: contract, task, endpoint, model, messages and sampling parameters."""
-    identity = endpoint.identity or endpoint.base_url.rstrip("/")
-    text = json.dumps([PROMPT_VERSION, task.value, identity, body], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping
 from fractions import Fraction
-from typing import Any
+from typing import Any, cast
 
+from prosetting.records import QuestionKind
 from prosetting.teachers import annotated, arithmetic
 from prosetting.teachers.arithmetic import Diagnosis, Problem
 from prosetting.teachers.prompts import PROMPT_VERSION, Task
@@ -62,22 +62,27 @@ def _grade(document: Mapping[str, Any]) -> dict[str, Any]:
     problem = arithmetic.parse(question)
     if problem is not None:
         if reference is not None and reference != arithmetic.solve(problem):
-            return {"verdict": "unknown", "diagnosis": "reference_disagrees"}
+            return _cannot_tell(attempt, "reference_disagrees")
         correct, diagnosis = arithmetic.diagnose(problem, attempt)
-        return _verdict(correct, diagnosis)
+        return _verdict(correct, attempt, diagnosis)
     if not attempt.strip():
-        return _verdict(False, Diagnosis.NO_ANSWER)
+        return _verdict(False, attempt, Diagnosis.NO_ANSWER)
     number = final_number(attempt)
     if reference is None or number is None:
-        return {"verdict": "unknown", "diagnosis": ""}
-    return _verdict(number == reference, Diagnosis.OTHER)
+        return _cannot_tell(attempt, "")
+    return _verdict(number == reference, attempt, Diagnosis.OTHER)
 
 
-def _verdict(correct: bool, diagnosis: Diagnosis) -> dict[str, Any]:
+def _verdict(correct: bool, attempt: str, diagnosis: Diagnosis) -> dict[str, Any]:
     return {
-        "verdict": "correct" if correct else "incorrect",
+        "final_answer": final_answer(attempt),
         "diagnosis": "" if correct else diagnosis.value,
+        "verdict": "correct" if correct else "incorrect",
     }
+
+
+def _cannot_tell(attempt: str, why: str) -> dict[str, Any]:
+    return {"final_answer": final_answer(attempt), "diagnosis": why, "verdict": "unknown"}
 
 
 def _solve(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,34 +92,24 @@ def _solve(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def _analyse(document: Mapping[str, Any]) -> dict[str, Any]:
     problem = arithmetic.parse(_text(document, "question"))
-    responses = _responses(document)
+    attempt = _text(document, "attempt")
     if problem is None:
-        return {"analysis": _answers_given(responses)}
-    counts = Counter(arithmetic.diagnose(problem, response)[1] for response in responses)
-    lines = [
-        f"{count} of {len(responses)}: {_ADVICE.get(diagnosis, 'another mistake')}"
-        for diagnosis, count in counts.most_common()
-        if diagnosis is not Diagnosis.NONE
-    ]
-    return {"analysis": "; ".join(lines) + "." if lines else "No mistake found."}
-
-
-def _answers_given(responses: list[str]) -> str:
-    answers = Counter(final_number(response) for response in responses)
-    unclear = answers.pop(None, 0)
-    given = ", ".join(f"{number} ({count}×)" for number, count in answers.most_common(5))
-    return f"{len(responses)} failed attempts; final answers: {given or 'none'}; without a clear one: {unclear}."
+        return {"analysis": f"The final answer {final_answer(attempt) or '(none)'} is not the right one."}
+    diagnosis = arithmetic.diagnose(problem, attempt)[1]
+    if diagnosis is Diagnosis.NONE:
+        return {"analysis": "No mistake found."}
+    return {"analysis": f"The attempt {_ADVICE.get(diagnosis, 'makes another mistake')}."}
 
 
 def _enhance(document: Mapping[str, Any]) -> dict[str, Any]:
     question, kind = _text(document, "question"), _text(document, "kind")
     if kind not in _REWRITES:
         raise BadRequest(f"kind must be one of {', '.join(_REWRITES)}")
-    _responses(document)
+    _text(document, "attempt")
     rng = random.Random(hashlib.sha256(repr(sorted(document.items())).encode("utf-8", "replace")).digest())
     problem = arithmetic.parse(question)
     if problem is None:
-        return _enhance_annotated(question, _optional(document, "solution") or "", rng)
+        return _enhance_annotated(cast("QuestionKind", kind), question, _optional(document, "solution") or "", rng)
     # The easiest problem has nothing easier, the longest nothing harder: then other numbers.
     for written in (kind, "variant"):
         new = _REWRITES[written](problem, rng)
@@ -128,13 +123,21 @@ def _enhance(document: Mapping[str, Any]) -> dict[str, Any]:
     return _DECLINED
 
 
-def _enhance_annotated(question: str, solution: str, rng: random.Random) -> dict[str, Any]:
-    """Whatever was asked: with a verified chain of calculations only the numbers can be changed safely."""
-    new = annotated.annotated_variant(question, solution, rng)
-    if new is None:
+def _enhance_annotated(kind: QuestionKind, question: str, solution: str, rng: random.Random) -> dict[str, Any]:
+    """What was asked for where a verified chain of calculations allows it, else the nearest kind that it does."""
+    found = annotated.annotated_question(kind, question, solution, rng)
+    if found is None:
         return _DECLINED
-    text, worked, answer = new
-    return {"question": text, "reference": answer, "solution": worked, "kind": "variant"}
+    (text, worked, answer), written = found
+    return {"question": text, "solution": worked, "reference": answer, "kind": written}
+
+
+def final_answer(attempt: str) -> str | None:
+    """What stands in the last box or, without one, on the last line; None where nothing is written."""
+    boxes = _BOX.findall(attempt)
+    written = boxes[-1] if boxes else attempt.strip().rpartition("\n")[2][-80:]
+    # A reply with control characters reads as a broken one.
+    return "".join(c if c.isprintable() else " " for c in written).strip() or None
 
 
 def final_number(attempt: str) -> Fraction | None:
@@ -173,10 +176,3 @@ def _text(document: Mapping[str, Any], key: str) -> str:
 
 def _optional(document: Mapping[str, Any], key: str) -> str | None:
     return None if document.get(key) is None else _text(document, key)
-
-
-def _responses(document: Mapping[str, Any]) -> list[str]:
-    failures = document.get("failures")
-    if not isinstance(failures, list) or not all(isinstance(failure, Mapping) for failure in failures):
-        raise BadRequest("failures must be a list of objects")
-    return [_text(failure, "response") for failure in failures]

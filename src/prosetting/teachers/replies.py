@@ -23,6 +23,8 @@ _MOST_OBJECTS = 16
 _THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
 _OBJECT_START = re.compile(r'\{\s*"')
 # A backslash that was not doubled turns \frac into a form feed and \boxed into a backspace.
+_ESCAPED = {"\b": "b", "\t": "t", "\n": "n", "\f": "f", "\r": "r"}
+_ATE_BACKSLASH = re.compile(r"[\x08\t\n\x0c\r](?=[a-z])")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
@@ -66,13 +68,15 @@ def read_model_names(body: bytes) -> set[str]:
 
 
 def parse_grade(text: str) -> GradeReply:
-    """`{"verdict": …, "diagnosis": …}`."""
+    """`{"final_answer": …, "diagnosis": …, "verdict": …}`."""
     reply = the_object(text)
     word = _text(reply, "verdict").strip().lower()
     if word not in set(Verdict):
         raise TeacherReplyError(f"verdict is {word[:40]!r}, not correct, incorrect or unknown")
+    if "final_answer" not in reply:
+        raise TeacherReplyError("the reply has no final_answer")
     diagnosis = _optional_text(reply, "diagnosis") or ""
-    return GradeReply(Verdict(word), " ".join(diagnosis.split())[:MAX_DIAGNOSIS_CHARS])
+    return GradeReply(Verdict(word), _quoted(reply, "final_answer"), " ".join(diagnosis.split())[:MAX_DIAGNOSIS_CHARS])
 
 
 def parse_analysis(text: str) -> str:
@@ -179,6 +183,15 @@ def _optional_text(reply: dict[str, Any], key: str) -> str | None:
         raise TeacherReplyError(f"{key} holds control characters: a backslash that was not doubled?")
     _check_unicode(key, value)
     return value
+
+
+def _quoted(reply: dict[str, Any], key: str) -> str | None:
+    """A text copied from an attempt: LaTeX whose backslashes were not doubled is mended, not refused."""
+    value = reply[key]
+    if isinstance(value, str):
+        mended = _ATE_BACKSLASH.sub(lambda match: f"\\{_ESCAPED[match[0]]}", value)
+        reply = {key: _CONTROL.sub(" ", mended)}
+    return _optional_text(reply, key)
 
 
 def _check_unicode(name: str, text: str) -> None:
