@@ -41,6 +41,7 @@ CommaWords = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
 OptionalText = Annotated[str | None, BeforeValidator(_none_if_empty)]
 OptionalPath = Annotated[Path | None, BeforeValidator(_none_if_empty)]
 OptionalCount = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_none_if_empty)]
+OptionalAmount = Annotated[Annotated[float, Field(ge=0)] | None, BeforeValidator(_none_if_empty)]
 
 
 def _setting(default: Any, meaning: str, *, unit: str = "", fixed: bool = False, **limits: Any) -> Any:
@@ -96,17 +97,33 @@ class Settings(BaseModel):
     attempts_per_question: int = _setting(
         8, "Attempts of the Solver at each question", unit="attempts", fixed=True, ge=1
     )
+    replay_failed_share: float = _setting(
+        1.0, "Share of the failed questions played again next round", fixed=True, ge=0, le=1
+    )
     replay_other_share: float = _setting(
         0.2, "Share of the non-failed questions played again next round; 1 plays all", fixed=True, ge=0, le=1
     )
+    max_pool_questions: OptionalCount = _setting(
+        None, "Most questions of a round. Replays give way first. Empty: no limit", unit="questions", fixed=True
+    )
     new_questions_per_round: OptionalCount = _setting(
         None,
-        "Most new questions of Teacher2 a round. Empty: one for each failed question",
+        "Most new questions of Teacher2 a round. Empty: one for each question of the pool",
         unit="questions",
         fixed=True,
     )
+    enhance_too_hard: Literal["easier", "none"] = _setting(
+        "easier", "What Teacher2 writes for a question that no attempt solved: an easier one, or none", fixed=True
+    )
 
     # Solver
+    solver_base_urls: CommaWords = _setting(
+        (), "OpenAI-compatible servers that sample instead of this machine, such as http://host:8000/v1. Empty: none"
+    )
+    solver_api_key: SecretStr = _setting(SecretStr(""), "Key of these servers. Never logged or stored")
+    solver_model_name: OptionalText = _setting(
+        None, "Model asked for at these servers. Empty: the checkpoint's path", fixed=True
+    )
     physical_solver_gpu: CommaInts = _setting(
         (4,), "GPU that samples. Clamped to the machine unless set", unit="GPU ids"
     )
@@ -138,9 +155,40 @@ class Settings(BaseModel):
     teacher_timeout: float = _setting(120.0, "Deadline of one call, all of it", unit="seconds", gt=0)
     teacher_max_retries: int = _setting(3, "Further tries of a call that failed", unit="tries", ge=0)
     teacher_retry_delay: float = _setting(1.0, "First wait between tries; doubles, with jitter", unit="seconds", ge=0)
+    teacher_max_tokens_total: OptionalCount = _setting(
+        None, "Tokens of all teacher calls, both ways, after which the run pauses. Empty: no limit", unit="tokens"
+    )
+    teacher_max_cost: OptionalAmount = _setting(
+        None, "Cost of all teacher calls after which the run pauses. Needs prices. Empty: no limit", unit="currency"
+    )
+    teacher_price_prompt: OptionalAmount = _setting(
+        None, "Teacher1's price of a million prompt tokens, in any currency", unit="currency"
+    )
+    teacher_price_completion: OptionalAmount = _setting(
+        None, "Teacher1's price of a million completion tokens", unit="currency"
+    )
+    teacher2_price_prompt: OptionalAmount = _setting(
+        None, "Teacher2's price of a million prompt tokens. Empty: as Teacher1", unit="currency"
+    )
+    teacher2_price_completion: OptionalAmount = _setting(
+        None, "Teacher2's price of a million completion tokens. Empty: as Teacher1", unit="currency"
+    )
+    embedded_teacher_faults: str = _setting(
+        "", "Rehearse an unreliable teacher: what the embedded one does wrong, such as 429@0.1,hang@0.02"
+    )
     embedded_teacher_port: int = _setting(0, "Loopback port of the embedded teacher. 0: any free one", ge=0, le=65535)
 
+    # Grading
+    reward_function: OptionalText = _setting(
+        None,
+        "A verifier of your own, path/to/file.py:function or package.module:function; it decides before the rules",
+        fixed=True,
+    )
+
     # Preference pairs
+    reference_as_chosen: bool = _setting(
+        False, "Where no attempt was correct, take the question's worked solution as the chosen answer", fixed=True
+    )
     max_pairs_per_question: OptionalCount = _setting(
         None, "Most pairs of one question. Empty: all correct × incorrect pairs", unit="pairs", fixed=True
     )
@@ -185,7 +233,9 @@ class Settings(BaseModel):
     checkpoint_interval: int = _setting(1, "Write checkpoint_round_X.json every so many rounds", unit="rounds", ge=1)
 
     @model_validator(mode="after")
-    def _losses_match_weights(self) -> Settings:
+    def _settings_agree(self) -> Settings:
+        if self.teacher_max_cost is not None and None in (self.teacher_price_prompt, self.teacher_price_completion):
+            raise ValueError("TEACHER_MAX_COST needs TEACHER_PRICE_PROMPT and TEACHER_PRICE_COMPLETION")
         if len(self.trl_loss_type) != len(self.trl_loss_weights):
             raise ValueError(
                 f"TRL_LOSS_TYPE names {len(self.trl_loss_type)} losses, TRL_LOSS_WEIGHTS {len(self.trl_loss_weights)}"
@@ -230,9 +280,11 @@ OUR_PREFIXES = (
     "ATTEMPTS_",
     "AUTO_",
     "EMBEDDED_",
+    "ENHANCE_",
     "GENERATOR_",
     "PHYSICAL_",
     "REPLAY_",
+    "REWARD_",
     "SOLVER_",
     "TEACHER_",
     "TEACHER2_",
@@ -291,9 +343,14 @@ def _config_error(error: ValidationError, raw: Mapping[str, tuple[str, Source]])
     first = error.errors(include_url=False, include_input=False)[0]
     if not first["loc"]:
         found = [_shown(key, *raw[key]) for key in ENV_NAMES if key in raw and key in first["msg"]]
+        example = (
+            "TRL_LOSS_TYPE=sigmoid,sft with TRL_LOSS_WEIGHTS=1,5"
+            if "TRL_" in first["msg"]
+            else "TEACHER_MAX_COST=20 with TEACHER_PRICE_PROMPT=0.3 and TEACHER_PRICE_COMPLETION=1.2"
+        )
         return ConfigError(
             f"{first['msg'].removeprefix('Value error, ')}: {', '.join(found)}",
-            next_step="make the two settings agree, such as TRL_LOSS_TYPE=sigmoid,sft with TRL_LOSS_WEIGHTS=1,5",
+            next_step=f"make these settings agree, such as {example}",
         )
     name = str(first["loc"][0])
     key = env_name(name)

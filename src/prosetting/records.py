@@ -17,6 +17,8 @@ from typing import Literal, NewType
 QuestionId = NewType("QuestionId", str)
 GREEDY_ATTEMPT = -1
 """The attempt number of the greedy decoding that evaluation adds to the sampled ones."""
+REFERENCE_ATTEMPT = -2
+"""The attempt number of a question's own worked solution where it stands in for a correct attempt."""
 
 
 class Stage(StrEnum):
@@ -37,7 +39,7 @@ class Verdict(StrEnum):
     UNKNOWN = "unknown"
 
 
-DecidedBy = Literal["rules", "teacher1"]
+DecidedBy = Literal["rules", "teacher1", "reward_function"]
 PoolReason = Literal["seed", "enhanced", "failed_replay", "other_replay"]
 QuestionKind = Literal["seed", "easier", "variant", "harder"]
 
@@ -138,6 +140,19 @@ class HeldoutScore:
 
 
 @dataclass(frozen=True, slots=True)
+class JudgeHealth:
+    """How far Teacher1 could be trusted in a round, where the right verdict is known: on canaries, and on a sample
+    of what the rules decided, which it was given as well. `*_unknown` counts those left without a verdict."""
+
+    canaries: int
+    canaries_right: int
+    canaries_unknown: int
+    regraded: int
+    regraded_agree: int
+    regraded_unknown: int
+
+
+@dataclass(frozen=True, slots=True)
 class RoundSummary:
     """What one round came to, as the report and `auto_training_summary.json` tell it."""
 
@@ -149,6 +164,9 @@ class RoundSummary:
     average_reward: float | None
     decided_by: dict[str, int]
     unknown: int
+    judge: JudgeHealth
+    new_questions: dict[str, int]
+    diversity: dict[str, float]
     pool: dict[str, int]
     heldout: HeldoutScore | None
     duration_seconds: float

@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from prosetting.core.text import ngrams, words
 from prosetting.demo.pupil import pupil_solution
 from prosetting.demo.questions import heldout_rows, seed_pool, warm_start_examples
 from prosetting.demo.recipe import Pupil, Recipe
@@ -29,6 +30,13 @@ def test_no_heldout_chain_teaches_the_solver(seed: int) -> None:
     taught |= chains([row["question"] for row in seed_pool(3, SMALL)])
     assert heldout
     assert heldout.isdisjoint(taught)
+
+
+def test_no_run_of_eight_words_is_shared_with_the_held_out_questions() -> None:
+    heldout = {gram for row in heldout_rows(1, SMALL) for gram in ngrams(words(row["question"]), 8)}
+    pool = {gram for row in seed_pool(1, SMALL) for gram in ngrams(words(row["question"]), 8)}
+    assert heldout
+    assert heldout.isdisjoint(pool)
 
 
 def test_the_same_seed_gives_the_same_rows() -> None:

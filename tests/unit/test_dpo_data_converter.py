@@ -1,8 +1,9 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from prosetting.datasets.dpo_data_converter import is_validation, pairs_of_question
-from prosetting.records import Grade, Trajectory, Verdict, question_id_of
+from prosetting.records import REFERENCE_ATTEMPT, Grade, Trajectory, Verdict, question_id_of
 
 Q = question_id_of("q")
 CORRECT, INCORRECT, UNKNOWN = Verdict.CORRECT, Verdict.INCORRECT, Verdict.UNKNOWN
@@ -27,6 +28,31 @@ def test_every_correct_attempt_is_paired_with_every_incorrect_one():
 def test_equal_texts_count_once():
     found = pairs(graded(("a", CORRECT), ("a", CORRECT), ("b", INCORRECT), ("b", INCORRECT)))
     assert [(p.chosen_attempt, p.rejected_attempt) for p in found] == [(0, 2)]
+
+
+WORKED = "She has 2+3=<<2+3=5>>5 pens.\n#### 5"
+
+
+def with_solution(attempts, solution):
+    return pairs_of_question("p", attempts, run_seed=1, most=None, shuffle_labels=False, reference_solution=solution)
+
+
+def test_the_worked_solution_of_a_question_that_nobody_solved_is_the_one_chosen_answer():
+    found = with_solution(graded(("a", INCORRECT), ("b", INCORRECT), ("c", UNKNOWN)), WORKED)
+    assert [(p.chosen, p.chosen_attempt, p.rejected) for p in found] == [
+        ("She has 2+3=5 pens.\n#### 5", REFERENCE_ATTEMPT, "a"),
+        ("She has 2+3=5 pens.\n#### 5", REFERENCE_ATTEMPT, "b"),
+    ]
+
+
+@pytest.mark.parametrize("solution", [None, "", "5", "#### 5", "\\boxed{5}", "The answer is 5"])
+def test_a_bare_answer_is_never_a_chosen_one(solution):
+    assert not with_solution(graded(("a", INCORRECT)), solution)
+
+
+def test_a_question_with_a_correct_attempt_is_not_taught_by_its_solution():
+    found = with_solution(graded(("a", CORRECT), ("b", INCORRECT)), WORKED)
+    assert [p.chosen for p in found] == ["a"]
 
 
 def test_an_unknown_attempt_is_neither_chosen_nor_rejected():

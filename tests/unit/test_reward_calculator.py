@@ -6,26 +6,39 @@ import asyncio
 
 import pytest
 
+from prosetting.core.group_commit import GroupCommit
 from prosetting.core.journal import Journal
-from prosetting.errors import TeacherReplyError
+from prosetting.errors import RunPaused, TeacherReplyError
 from prosetting.processors.answer_verifier import AnswerVerifier
-from prosetting.processors.reward_calculator import RewardCalculator, count_grades
+from prosetting.processors.reward_calculator import BATCH, RewardCalculator, count_grades, judge_health
+from prosetting.processors.reward_function import RewardVerdict
 from prosetting.records import Grade, Question, Trajectory, Verdict, question_id_of
 from prosetting.teachers.base import GradeReply
 
 
 class Judge:
-    """Teacher1 that calls everything correct, or gives no usable reply."""
+    """Teacher1 that knows the canaries and calls all else what it is told to, or gives no usable reply."""
 
-    def __init__(self, *, down: bool = False) -> None:
+    def __init__(self, says: Verdict = Verdict.CORRECT, *, down: bool = False, gullible: bool = False) -> None:
+        self.says = says
         self.down = down
+        self.gullible = gullible
         self.asked: list[str] = []
+        self.canaries: list[str] = []
+
+    async def solve(self, question_text: str) -> str | None:
+        return "13"
 
     async def grade(self, question: Question, response: str) -> GradeReply:
+        answer = response.partition("{")[2].partition("}")[0]
+        if question.question_id not in QUESTIONS:
+            self.canaries.append(question.text + response)
+            right = answer == question.reference
+            return GradeReply(Verdict.CORRECT if right or self.gullible else Verdict.INCORRECT, answer, "")
         self.asked.append(response)
         if self.down:
             raise TeacherReplyError("time-out")
-        return GradeReply(Verdict.CORRECT, "")
+        return GradeReply(self.says, answer, "")
 
 
 WITH = Question(question_id_of("with"), "What is 6 + 6?", reference="12")
@@ -39,14 +52,25 @@ def journal(tmp_path):
         yield journal
 
 
-def draw(journal: Journal, question: Question, *responses: str) -> None:
-    rows = [Trajectory(1, question.question_id, n, text, "stop", 1) for n, text in enumerate(responses)]
+def draw(journal: Journal, question: Question, *responses: str, cut: bool = False) -> None:
+    rows = [
+        Trajectory(1, question.question_id, n, text, "length" if cut else "stop", 1) for n, text in enumerate(responses)
+    ]
     journal.add_trajectories("train", rows)
 
 
-def grade(journal: Journal, judge: Judge | None) -> list[Grade]:
+def grade(journal: Journal, judge: Judge | None, reward_function=None) -> list[Grade]:
     with AnswerVerifier() as verifier:
-        asyncio.run(RewardCalculator(journal, verifier, judge, 4).grade("train", 1, QUESTIONS))
+        rewards = RewardCalculator(
+            journal,
+            GroupCommit(journal),
+            verifier,
+            judge,  # type: ignore[arg-type]
+            reward_function=reward_function,
+            concurrent_workers=4,
+            run_seed=1,
+        )
+        asyncio.run(rewards.grade("train", 1, QUESTIONS))
     return [found for _, found in journal.graded_attempts("train", 1)]
 
 
@@ -55,7 +79,10 @@ def test_rules_decide_where_there_is_a_reference_and_the_teacher_is_not_asked(jo
     draw(journal, WITH, "\\boxed{12}", "\\boxed{13}")
     found = grade(journal, judge)
     assert [(g.verdict, g.decided_by) for g in found] == [(Verdict.CORRECT, "rules"), (Verdict.INCORRECT, "rules")]
-    assert judge.asked == []
+    # Asked about a sample of them only to know how far it agrees: a verdict never comes from it.
+    assert judge.canaries == []
+    health = judge_health(journal, 1)
+    assert (health.regraded, health.regraded_agree) == (2, 1)
 
 
 def test_the_teacher_decides_without_a_reference_and_equal_attempts_are_asked_once(journal):
@@ -77,10 +104,83 @@ def test_without_a_teacher_open_attempts_stay_unknown(journal):
     assert [g.verdict for g in grade(journal, None)] == [Verdict.UNKNOWN]
 
 
+def test_a_batch_begins_with_canaries_and_a_resumed_run_asks_the_same_ones(journal):
+    draw(journal, WITHOUT, *[f"\\boxed{{{n}}}" for n in range(BATCH + 1)])
+    first = Judge(down=True)
+    grade(journal, first)
+    again = Judge()
+    grade(journal, again)
+    assert len(first.canaries) == 6
+    assert sorted(again.canaries) == sorted(first.canaries)
+    assert judge_health(journal, 1).canaries == judge_health(journal, 1).canaries_right == 6
+
+
+def test_a_gullible_judge_grades_nothing_and_pauses_the_run(journal):
+    draw(journal, WITHOUT, "\\boxed{13}", "\\boxed{14}")
+    judge = Judge(gullible=True)
+    with pytest.raises(RunPaused, match="canary"):
+        grade(journal, judge)
+    assert judge.asked == []
+    assert [found for _, found in journal.graded_attempts("train", 1)] == []
+
+
+def test_after_a_failed_canary_the_batch_gets_fresh_ones(journal):
+    draw(journal, WITHOUT, "\\boxed{13}")
+    gullible = Judge(gullible=True)
+    with pytest.raises(RunPaused):
+        grade(journal, gullible)
+    fair = Judge()
+    assert [g.verdict for g in grade(journal, fair)] == [Verdict.CORRECT]
+    assert set(fair.canaries).isdisjoint(gullible.canaries)
+
+
+@pytest.mark.parametrize("attempt", ["", ":", "Solution", "Thought process:", "<|im_end|>"])
+def test_an_attempt_without_anything_like_an_answer_is_incorrect_and_no_teacher_is_asked(journal, attempt):
+    draw(journal, WITHOUT, attempt)
+    judge = Judge()
+    assert [(g.verdict, g.decided_by) for g in grade(journal, judge)] == [(Verdict.INCORRECT, "rules")]
+    assert judge.canaries == judge.asked == []
+
+
+def test_an_attempt_cut_off_in_the_middle_of_a_number_is_not_decided_by_rules(journal):
+    draw(journal, WITH, "6 + 6 makes\nThe answer is 12", cut=True)
+    assert [g.decided_by for g in grade(journal, Judge())] == ["teacher1"]
+
+
+class Function:
+    """A user's function that gives this for every attempt."""
+
+    def __init__(self, verdict: Verdict, *, failed: bool = False) -> None:
+        self.found = RewardVerdict(verdict, "mine", failed)
+
+    def judge(self, question: str, reference: str | None, response: str) -> RewardVerdict:
+        return self.found
+
+
+def test_the_users_function_decides_before_the_rules_and_before_nothing_like_an_answer(journal):
+    draw(journal, WITH, "\\boxed{13}", ":")
+    found = grade(journal, Judge(), Function(Verdict.CORRECT))
+    assert [(g.verdict, g.decided_by) for g in found] == [(Verdict.CORRECT, "reward_function")] * 2
+
+
+def test_what_the_users_function_leaves_open_goes_to_the_rules(journal):
+    draw(journal, WITH, "\\boxed{13}")
+    assert [g.decided_by for g in grade(journal, Judge(), Function(Verdict.UNKNOWN))] == ["rules"]
+
+
+def test_a_users_function_that_failed_leaves_the_attempt_to_nobody_else(journal):
+    draw(journal, WITHOUT, "\\boxed{13}")
+    judge = Judge()
+    found = grade(journal, judge, Function(Verdict.UNKNOWN, failed=True))
+    assert [(g.verdict, g.decided_by) for g in found] == [(Verdict.UNKNOWN, "reward_function")]
+    assert judge.asked == []
+    assert [g.decided_by for g in grade(journal, judge, Function(Verdict.CORRECT))] == ["reward_function"]
+
+
 def test_the_average_reward_leaves_unknown_attempts_out():
     verdicts = [Verdict.CORRECT, Verdict.INCORRECT, Verdict.UNKNOWN, Verdict.UNKNOWN]
     grades = [Grade(1, WITH.question_id, n, verdict, "rules") for n, verdict in enumerate(verdicts)]
     counts = count_grades(grades)
     assert counts.average_reward == 0.5
-    assert counts.decided_by == {"rules": 2, "teacher1": 0}
+    assert counts.decided_by == {"rules": 2, "teacher1": 0, "reward_function": 0}
     assert count_grades(grades[2:]).average_reward is None

@@ -54,6 +54,7 @@ def all_checks(loaded: LoadedSettings, problem: ConfigError | None, *, quick: bo
     yield from _machine(loaded)
     yield from _workspace(settings)
     yield _model(settings)
+    yield from _solver_servers(settings, quick=quick)
     yield from _questions(settings)
     yield _teacher(settings, quick=quick)
 
@@ -151,8 +152,11 @@ def _weights_bytes(settings: Settings) -> int:
 def _model(settings: Settings) -> Check:
     from prosetting.collectors.local_solver import check_model_folder
     from prosetting.core.model_folder import is_hub_name
+    from prosetting.managers.run import needs_model_here
 
     model = settings.solver_model_path
+    if model and not needs_model_here(settings):
+        return Check("Solver model", "good", f"{model}, sampled by servers and not trained")
     if not model:
         step = "put SOLVER_MODEL_PATH=… into .env: a Hugging Face model folder, or a hub name such as Qwen/Qwen3-8B"
         return Check("Solver model", "wrong", "SOLVER_MODEL_PATH is not set", step)
@@ -163,6 +167,23 @@ def _model(settings: Settings) -> Check:
     if is_hub_name(model):
         return Check("Solver model", "warning", f"{model}, a hub name", "it is fetched when the run starts")
     return Check("Solver model", "good", model)
+
+
+def _solver_servers(settings: Settings, *, quick: bool) -> Iterator[Check]:
+    if not settings.solver_base_urls:
+        return
+    where = ", ".join(settings.solver_base_urls)
+    if quick:
+        yield Check("Solver servers", "good", f"{where} (not called)")
+        return
+    from prosetting.collectors.server_solver import check_servers
+
+    try:
+        check_servers(settings)
+    except ProSettingError as error:
+        yield Check("Solver servers", "wrong", error.what, error.next_step)
+        return
+    yield Check("Solver servers", "good", f"{where}, answering")
 
 
 def _questions(settings: Settings) -> Iterator[Check]:

@@ -68,11 +68,15 @@ def _evaluate(settings: Settings, files: list[Path]) -> list[dict[str, Any]]:
 
     from prosetting.collectors.data_normalizer import load_questions
     from prosetting.collectors.local_solver import LocalSolver, check_model_folder
+    from prosetting.core.group_commit import GroupCommit
     from prosetting.core.journal import Journal
     from prosetting.managers.open_teachers import check_teachers, open_teachers
     from prosetting.processors.answer_verifier import AnswerVerifier
     from prosetting.processors.reward_calculator import RewardCalculator
+    from prosetting.processors.reward_function import RewardFunction, check_reward_function
 
+    if settings.reward_function:
+        check_reward_function(settings.reward_function)
     check_model_folder(settings.solver_model_path)
     questions_of = {file: load_questions(file) for file in files}
     with ExitStack() as stack:
@@ -80,14 +84,24 @@ def _evaluate(settings: Settings, files: list[Path]) -> list[dict[str, Any]]:
         check_teachers(settings, runner)
         scratch = stack.enter_context(_scratch())
         log_file = scratch / "embedded_teacher.log"
-        teacher, _ = stack.enter_context(open_teachers(settings, runner, log_file=log_file, ledger=None))
+        teacher, _ = stack.enter_context(open_teachers(settings, runner, log_file=log_file, commits=None))
         verifier = stack.enter_context(AnswerVerifier())
+        spec = settings.reward_function
+        reward_function = stack.enter_context(RewardFunction(spec)) if spec else None
         gpu_ids, model = settings.physical_solver_gpu, settings.solver_model_path
         solver = stack.enter_context(LocalSolver(model, gpu_ids=gpu_ids, log_file=scratch / "sampler.log"))
         results = []
         for number, (file, questions) in enumerate(questions_of.items()):
             journal = stack.enter_context(Journal(scratch / f"{number}.db"))
-            grader = RewardCalculator(journal, verifier, teacher, settings.teacher_concurrent_workers)
+            grader = RewardCalculator(
+                journal,
+                GroupCommit(journal),
+                verifier,
+                teacher,
+                reward_function=reward_function,
+                concurrent_workers=settings.teacher_concurrent_workers,
+                run_seed=settings.seed,
+            )
             score = _score(settings, journal, questions, solver, grader, runner)
             results.append(_result(file, questions, journal, score))
     return results

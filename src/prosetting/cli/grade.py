@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -18,11 +18,14 @@ from prosetting.cli.settings_flags import EnvFile, load
 from prosetting.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    import asyncio
+
     from prosetting.config import Settings
+    from prosetting.core.progress import Progress
     from prosetting.processors.answer_verifier import AnswerVerifier
-    from prosetting.processors.reward_calculator import Decision
-    from prosetting.records import Question
-    from prosetting.teachers.base import Teacher
+    from prosetting.processors.reward_function import RewardFunction
+    from prosetting.processors.teacher_judge import Decision, TeacherJudge
+    from prosetting.records import Question, QuestionId
 
 ROWS_AT_A_TIME = 512
 """Held in memory together; the teacher's calls of these run side by side."""
@@ -36,6 +39,11 @@ class Row:
     question: Question
     response: str
 
+    @property
+    def key(self) -> tuple[QuestionId, str | None, str]:
+        """What the verdict depends on."""
+        return self.question.question_id, self.question.reference, self.response
+
 
 def grade(
     ctx: typer.Context,
@@ -48,7 +56,8 @@ def grade(
 ) -> None:
     """Grade recorded attempts: each row again, in order, with `verdict` and `decided_by`.
 
-    A row without a reference goes to the teacher. The verdict is correct, incorrect or unknown.
+    REWARD_FUNCTION, if set, decides first; then the rules; then the teacher. The verdict is correct, incorrect or
+    unknown.
 
     \b
     Example:
@@ -67,32 +76,34 @@ def grade(
         log.info("%d rows: %s · %d by rules, %d by teacher1", total, verdicts, counts["rules"], counts["teacher1"])
 
 
+@dataclass(frozen=True, slots=True)
+class _Cascade:
+    """Who decides, in this order; `judge` None leaves to `unknown` what the others leave open."""
+
+    reward_function: RewardFunction | None
+    verifier: AnswerVerifier
+    judge: TeacherJudge | None
+
+
 def _grade_file(file: Path, total: int, out: Path | None, settings: Settings, *, rules_only: bool) -> Counter[str]:
     """How many rows have which verdict, and who decided the correct and incorrect ones."""
     import asyncio
-    import tempfile
 
     from prosetting.core.progress import Progress
-    from prosetting.managers.open_teachers import check_teachers, open_teachers
-    from prosetting.processors.answer_verifier import AnswerVerifier
     from prosetting.records import Verdict
 
     counts: Counter[str] = Counter()
     with ExitStack() as stack:
         runner = stack.enter_context(asyncio.Runner())
-        teacher: Teacher | None = None
-        if not rules_only:
-            check_teachers(settings, runner)
-            log_file = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "embedded_teacher.log"
-            opened = open_teachers(settings, runner, log_file=log_file, ledger=None)
-            teacher = stack.enter_context(opened)[0]
-        verifier = stack.enter_context(AnswerVerifier())
+        cascade = _open_cascade(stack, runner, settings, rules_only=rules_only)
         stream = stack.enter_context(_output(out))
         progress = Progress("graded", total)
         rows = read_rows(file)
-        while chunk := list(islice(rows, ROWS_AT_A_TIME)):
-            decisions = runner.run(_decide(chunk, verifier, teacher, settings.teacher_concurrent_workers, progress))
-            for row, decision in zip(chunk, decisions, strict=True):
+        for number in count():
+            if not (chunk := list(islice(rows, ROWS_AT_A_TIME))):
+                break
+            decide = _decide(chunk, cascade, settings.teacher_concurrent_workers, f"grade-{number}", progress)
+            for row, decision in zip(chunk, runner.run(decide), strict=True):
                 graded = row.fields | {"verdict": decision.verdict.value, "decided_by": decision.decided_by}
                 # ASCII: a response may hold what no encoding takes, such as half of a surrogate pair.
                 stream.write(json.dumps(graded) + "\n")
@@ -101,24 +112,62 @@ def _grade_file(file: Path, total: int, out: Path | None, settings: Settings, *,
     return counts
 
 
+def _open_cascade(stack: ExitStack, runner: asyncio.Runner, settings: Settings, *, rules_only: bool) -> _Cascade:
+    import tempfile
+
+    from prosetting.managers.open_teachers import check_teachers, open_teachers
+    from prosetting.processors.answer_verifier import AnswerVerifier
+    from prosetting.processors.reward_function import RewardFunction, check_reward_function
+    from prosetting.processors.teacher_judge import TeacherJudge
+
+    spec, reward_function = settings.reward_function, None
+    if spec:
+        check_reward_function(spec)
+        reward_function = stack.enter_context(RewardFunction(spec))
+    verifier = stack.enter_context(AnswerVerifier())
+    if rules_only:
+        return _Cascade(reward_function, verifier, None)
+    check_teachers(settings, runner)
+    log_file = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "embedded_teacher.log"
+    teacher, _ = stack.enter_context(open_teachers(settings, runner, log_file=log_file, commits=None))
+    return _Cascade(reward_function, verifier, TeacherJudge(teacher, verifier, settings.seed))
+
+
 async def _decide(
-    rows: Sequence[Row], verifier: AnswerVerifier, teacher: Teacher | None, workers: int, progress: Any
+    rows: Sequence[Row], cascade: _Cascade, workers: int, name: str, progress: Progress
 ) -> list[Decision]:
-    """The cascade of a run: rules where there is a reference, the teacher for what they leave open."""
+    """The cascade of a run: your function, the rules, the teacher for what they leave open. Equal rows count once."""
     from prosetting.core.concurrency import for_each
-    from prosetting.processors.reward_calculator import decide_by_rules, decide_by_teacher
+    from prosetting.processors.reward_calculator import decide_without_teacher
+    from prosetting.processors.teacher_judge import Decision
+    from prosetting.records import Trajectory, Verdict
 
-    decisions = []
+    decisions: dict[tuple[QuestionId, str | None, str], Decision] = {}
+    left_open: dict[tuple[QuestionId, str | None, str], Row] = {}
     for row in rows:
-        decisions.append(decide_by_rules(verifier, row.question, row.response))
-        progress.advance(decisions[-1] is not None)
+        if row.key in decisions or row.key in left_open:
+            continue
+        attempt = Trajectory(0, row.question.question_id, 0, row.response, "stop", 0)
+        found = decide_without_teacher(row.question, attempt, cascade.verifier, cascade.reward_function)
+        if found is not None:
+            decisions[row.key] = found
+        else:
+            left_open[row.key] = row
+    progress.advance(sum(row.key in decisions for row in rows))
+    judge = cascade.judge
+    if judge is not None and left_open:
+        await judge.check(name, lambda check: None)
 
-    async def ask(index: int) -> None:
-        decisions[index] = await decide_by_teacher(teacher, rows[index].question, rows[index].response)
-        progress.advance(1)
+    async def ask(row: Row) -> None:
+        decisions[row.key] = (
+            await judge.decide(row.question, row.response)
+            if judge is not None
+            else Decision(Verdict.UNKNOWN, "rules", "the rules abstain")
+        )
+        progress.advance(sum(row.key == other.key for other in rows))
 
-    await for_each([i for i, decision in enumerate(decisions) if decision is None], ask, limit=workers)
-    return [decision for decision in decisions if decision is not None]
+    await for_each(list(left_open.values()), ask, limit=workers)
+    return [decisions[row.key] for row in rows]
 
 
 def read_rows(file: Path) -> Iterator[Row]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prosetting.core.artifacts import replace_atomically, write_json
+from prosetting.core.crash_points import reached
 from prosetting.datasets.dpo_data_converter import VALIDATION_SHARE, is_validation
 from prosetting.records import PreferencePair
 
@@ -60,6 +61,7 @@ def save_pairs(folder: Path, round_: int, pairs: Iterable[PreferencePair]) -> Pa
             for name, writer in (("train", train), ("validation", validation)):
                 counts[name] += len(sides[name])
                 writer.write_table(pa.Table.from_pylist([asdict(pair) for pair in sides[name]], PAIR_SCHEMA))
+            reached("parquet:rows_written")
         train.close()
         validation.close()
     found = PairCounts(counts["train"], counts["validation"], len(questions))

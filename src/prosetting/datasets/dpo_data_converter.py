@@ -7,13 +7,17 @@ graded both ways, and an attempt whose verdict is unknown, is in no pair.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from itertools import product
 
 from prosetting.core.artifacts import draw_seed
-from prosetting.records import Grade, PreferencePair, QuestionId, Trajectory, Verdict
+from prosetting.records import REFERENCE_ATTEMPT, Grade, PreferencePair, QuestionId, Trajectory, Verdict
 
 VALIDATION_SHARE = 0.1
+MIN_STEP_WORDS = 4
+_WORD = re.compile(r"[^\W\d_]{2,}|[0-9]+ *[-+*/=×÷]")
+_ANNOTATION = re.compile(r"<<[^<>]*>>")  # GSM8K's calculator marks, which no Solver is to write
 
 
 def is_validation(question_id: QuestionId) -> bool:
@@ -28,11 +32,13 @@ def pairs_of_question(
     run_seed: int,
     most: int | None,
     shuffle_labels: bool,
+    reference_solution: str | None = None,
 ) -> list[PreferencePair]:
     """The pairs of one question's attempts in one round, by chosen and rejected attempt.
 
     `most` keeps that many, picked by a hash of the pair's name. `shuffle_labels` permutes the verdicts among the
     distinct texts first: the control experiment, in which preference carries no information.
+    `reference_solution`, where it is worked out, is the one chosen answer of a question without a correct attempt.
     """
     labelled = _distinct(attempts)
     if shuffle_labels and labelled:
@@ -46,10 +52,21 @@ def pairs_of_question(
         PreferencePair(prompt, good.response, bad.response, good.question_id, good.attempt, bad.attempt, good.round)
         for good, bad in product(correct, incorrect)
     ]
+    if not correct and is_worked_out(reference_solution):
+        solution = _ANNOTATION.sub("", str(reference_solution)).strip()
+        pairs = [
+            PreferencePair(prompt, solution, bad.response, bad.question_id, REFERENCE_ATTEMPT, bad.attempt, bad.round)
+            for bad in incorrect
+        ]
     if most is not None and len(pairs) > most:
         pairs = sorted(pairs, key=lambda pair: _pick_order(run_seed, pair))[:most]
         pairs.sort(key=lambda pair: (pair.chosen_attempt, pair.rejected_attempt))
     return pairs
+
+
+def is_worked_out(solution: str | None) -> bool:
+    """Whether a solution shows its steps: a bare answer as the chosen one would teach to guess."""
+    return solution is not None and len(_WORD.findall(solution)) >= MIN_STEP_WORDS
 
 
 def _pick_order(run_seed: int, pair: PreferencePair) -> int:

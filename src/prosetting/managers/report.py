@@ -7,6 +7,7 @@ shown as plain text, never obeyed.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,6 +47,7 @@ def render_status(status: RunStatus) -> str:
         f"   - Total Rounds: {status.total_rounds}",
         f"   - Can Continue: {'Yes' if status.can_continue else 'No'}",
     ]
+    lines += [f"   - Forked from {fork}" for fork in status.forked_from]
     if status.failures:
         lines.append(f"   - Failures so far: {status.failures}")
     if status.base:
@@ -122,18 +124,51 @@ def _facts(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "Rounds with failures", failed or "none"
     yield "Questions processed", f"{summary['questions_processed']:,}"
     yield "Attempts processed", f"{summary['attempts_processed']:,}"
+    own = f"{decided['reward_function']:,} by your function, " if decided["reward_function"] else ""
     yield (
         "Verdicts",
-        f"{decided['rules']:,} by rules, {decided['teacher1']:,} by Teacher1, {decided['unknown']:,} unknown",
+        f"{own}{decided['rules']:,} by rules, {decided['teacher1']:,} by Teacher1, {decided['unknown']:,} unknown",
     )
-    yield "Teacher calls", f"{summary['teacher']['calls']:,}"
+    yield "Judge", _judge(summary)
+    yield "New questions", _new_questions(summary)
+    yield "Teacher", _teacher(summary["teacher"])
     yield "Seed", str(summary["seed"])
+    for fork in summary["forked_from"]:
+        yield "Forked from", fork
 
 
 def _decided(summary: dict[str, Any]) -> dict[str, int]:
     rounds = summary["rounds"]
-    by = {who: sum(r["decided_by"].get(who, 0) for r in rounds) for who in ("rules", "teacher1")}
+    by = {who: sum(r["decided_by"].get(who, 0) for r in rounds) for who in ("rules", "teacher1", "reward_function")}
     return {**by, "unknown": sum(r["unknown"] for r in rounds)}
+
+
+def _judge(summary: dict[str, Any]) -> str:
+    """Teacher1's record where the right verdict is known, all rounds."""
+    total = Counter[str]()
+    for r in summary["rounds"]:
+        total.update(r["judge"])
+    decided = total["regraded"] - total["regraded_unknown"]
+    return (
+        f"{total['canaries_right']:,} of {total['canaries']:,} canaries right, {total['canaries_unknown']:,} unknown;"
+        f" agrees with the rules on {total['regraded_agree']:,} of {decided:,} attempts"
+    )
+
+
+def _new_questions(summary: dict[str, Any]) -> str:
+    total = Counter[str]()
+    for r in summary["rounds"]:
+        total.update(r["new_questions"])
+    asked = sum(total[status] for status in ("written", "declined", "failed"))
+    turned_away = total["written"] - total["admitted"]
+    return f"{total['admitted']:,} admitted, {turned_away:,} turned away by the gate, of {asked:,} asked for"
+
+
+def _teacher(totals: dict[str, Any]) -> str:
+    tokens = totals["prompt_tokens"] + totals["completion_tokens"]
+    cost = "" if totals["cost"] is None else f", cost {totals['cost']:,.2f}"
+    failed = f", {totals['failed']:,} without a usable reply" if totals["failed"] else ""
+    return f"{totals['calls']:,} requests{failed}, {tokens:,} tokens{cost}"
 
 
 def _table(summary: dict[str, Any]) -> Iterator[list[str]]:

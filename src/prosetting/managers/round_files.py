@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from prosetting.core.artifacts import write_json
 from prosetting.core.journal import Journal
 from prosetting.core.workspace import Workspace
+from prosetting.datasets.generator_data import generator_rows
 from prosetting.managers.question_manager import QuestionOutcome
-from prosetting.records import PoolEntry, Question, Verdict
+from prosetting.records import PoolEntry, QuestionId, Verdict
 
 
 class RoundFiles:
@@ -64,33 +65,24 @@ class RoundFiles:
                 )
         self._write(round_, "solver_training", rows)
 
-    def enhanced_questions(self, round_: int, admitted: Sequence[Question]) -> None:
+    def enhanced_questions(self, round_: int) -> None:
         """Teacher2's questions that enter the next pool, and what became of each question it was asked about."""
         outcomes = [
             {"question_id": question_id, **outcome}
             for question_id, outcome in self._journal.enhancements(round_).items()
         ]
-        self._write(round_, "enhanced_questions", [asdict(question) for question in admitted], outcomes=outcomes)
+        rows = [asdict(question) for question in self._journal.admitted(round_)]
+        self._write(round_, "enhanced_questions", rows, outcomes=outcomes)
 
-    def generator_training(
-        self, round_: int, outcomes: Iterable[QuestionOutcome], admitted: Sequence[Question]
-    ) -> None:
-        """Examples for the Generator: a failed question with failed attempts, and what Teacher2 made of it."""
-        by_parent = {outcome.question.question_id: outcome for outcome in outcomes}
-        rows = [
-            {
-                "question_id": question.question_id,
-                "parent_id": question.parent_id,
-                "parent_question": by_parent[question.parent_id].question.text,
-                "parent_pass_rate": by_parent[question.parent_id].pass_rate,
-                "failed_attempts": [asdict(failure) for failure in by_parent[question.parent_id].failures],
-                "kind": question.kind,
-                "new_question": question.text,
-                "reference": question.reference,
-            }
-            for question in admitted
-            if question.parent_id is not None
-        ]
+    def generator_training(self, round_: int, measured: Mapping[QuestionId, float]) -> None:
+        """Examples for the Generator. Written again with the pass rates that the next round `measured`."""
+        outcomes = self._journal.enhancements(round_)
+        attempts = {
+            (parent_id, outcome["attempt"]): self._journal.response(round_, parent_id, outcome["attempt"])
+            for parent_id, outcome in outcomes.items()
+        }
+        parents = {entry.question.question_id: entry.question for entry in self._journal.pool(round_)}
+        rows = generator_rows(self._journal.admitted(round_), outcomes, parents, attempts, measured)
         self._write(round_, "generator_training", rows)
 
     def results(self, round_: int, summary: dict[str, Any], seconds: dict[str, float]) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from prosetting.core.journal import Journal
 from prosetting.core.state_manager import EVALUATION
-from prosetting.processors.reward_calculator import count_grades
-from prosetting.records import HeldoutScore, RoundSummary, Stage
+from prosetting.managers.binding import fork_lines
+from prosetting.processors.reward_calculator import judge_health
+from prosetting.records import HeldoutScore, RoundSummary, Stage, Verdict
 
 LAST_STAGE = Stage.NEXT_ROUND_PREP.value
 
@@ -27,7 +29,8 @@ def round_summary(journal: Journal, round_: int) -> RoundSummary:
     """A finished round's summary. The round's five stages must be done."""
     outputs = {stage: record for stage in Stage if (record := journal.stage(round_, stage))}
     training = outputs[Stage.TRL_TRAINING].output
-    grades = count_grades([grade for _, grade in journal.graded_attempts("train", round_)])
+    preparation = outputs[Stage.NEXT_ROUND_PREP].output
+    counts = journal.verdict_counts("train", round_)
     evaluation = journal.stage(round_, EVALUATION)
     return RoundSummary(
         round=round_,
@@ -35,14 +38,33 @@ def round_summary(journal: Journal, round_: int) -> RoundSummary:
         reason=training["reason"],
         pairs=outputs[Stage.DPO_CONVERSION].output["pairs"],
         questions=len(journal.pool(round_)),
-        average_reward=grades.average_reward,
-        decided_by=grades.decided_by,
-        unknown=grades.verdicts["unknown"],
+        average_reward=_average_reward(counts),
+        decided_by=_decided_by(counts),
+        unknown=sum(n for (verdict, _), n in counts.items() if verdict == Verdict.UNKNOWN),
+        judge=judge_health(journal, round_),
+        new_questions=preparation.get("new_questions", {}),
+        diversity=preparation.get("diversity", {}),
         pool=dict(Counter(entry.reason for entry in journal.pool(round_))),
         heldout=heldout_score(journal, round_),
         duration_seconds=sum(record.seconds for record in outputs.values())
         + (evaluation.seconds if evaluation else 0.0),
     )
+
+
+VerdictCounts = Mapping[tuple[str, str], int]
+_DECIDED = (Verdict.CORRECT, Verdict.INCORRECT)
+
+
+def _average_reward(counts: VerdictCounts) -> float | None:
+    decided = sum(n for (verdict, _), n in counts.items() if verdict in _DECIDED)
+    return sum(n for (verdict, _), n in counts.items() if verdict == Verdict.CORRECT) / decided if decided else None
+
+
+def _decided_by(counts: VerdictCounts) -> dict[str, int]:
+    return {
+        who: sum(n for (verdict, by), n in counts.items() if by == who and verdict in _DECIDED)
+        for who in ("rules", "teacher1", "reward_function")
+    }
 
 
 def run_summary(journal: Journal, total_rounds: int, final_status: str, duration_seconds: float) -> dict[str, Any]:
@@ -58,10 +80,11 @@ def run_summary(journal: Journal, total_rounds: int, final_status: str, duration
         "rounds_done": len(rounds),
         "rounds_with_failures": sorted({failure["round"] for failure in failures}),
         "questions_processed": sum(r["questions"] for r in rounds),
-        "attempts_processed": sum(len(journal.attempted("train", r)) for r in done),
+        "attempts_processed": sum(sum(journal.verdict_counts("train", r).values()) for r in done),
         "seed": journal.fact("fixed_settings")["seed"],
+        "forked_from": fork_lines(journal),
         "base": {"round": 0, "heldout": asdict(base) if base else None},
         "rounds": rounds,
-        "teacher": journal.teacher_totals(),
+        "teacher": asdict(journal.teacher_totals()),
         "errors": failures,
     }

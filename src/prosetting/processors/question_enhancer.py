@@ -1,47 +1,89 @@
-"""New questions from failed ones: which kind to ask for, and the three calls that it takes."""
+"""New questions from attempts: which kind to ask for, from which attempt, and the calls that it takes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from prosetting.records import Question, QuestionKind
-from prosetting.teachers.base import FailedAttempt, NewQuestion, Teacher
+from prosetting.core.artifacts import draw_seed
+from prosetting.errors import TeacherReplyError
+from prosetting.records import Grade, Question, QuestionKind, Trajectory, Verdict
+from prosetting.teachers.base import NewQuestion, ShownAttempt, Teacher
 from prosetting.teachers.replies import TeacherDeclined
-
-HARDER_FROM = 0.75
 
 
 @dataclass(frozen=True, slots=True)
-class EnhancedQuestion:
-    """A new question and what the teacher itself answers to it, None when it does not know."""
+class Enhancement:
+    """What Teacher2 is asked for: a question of this kind, from this attempt at the parent question."""
 
+    parent: Question
+    pass_rate: float
+    kind: QuestionKind
+    attempt: int
+    shown: ShownAttempt
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What came back. `analysis` is empty for a mastered question; `teacher_answer` is what the teacher answers to
+    its own question without seeing the reference, None when it does not know."""
+
+    analysis: str
     new: NewQuestion
     teacher_answer: str | None
 
 
-def kind_for(pass_rate: float) -> QuestionKind:
-    """What to practise next, by the share of attempts at a question that were correct (0 … 1).
+def kind_for(pass_rate: float, too_hard: Literal["easier", "none"]) -> QuestionKind | None:
+    """What to write next, by the share of attempts at a question that were correct (0 … 1).
 
-    Learning is fastest where a task is neither out of reach nor mastered, the zone of proximal development
-    (Vygotsky 1978): never solved asks for an easier one, mostly solved for a harder one, else the same again.
+    As in Socratic-Zero (arXiv 2509.24726): mastered → harder; learning → another one aimed at the mistake; too
+    hard → nothing there, here an easier one by default, because a pool of too hard questions must move as well.
     """
-    if pass_rate <= 0:
-        return "easier"
-    return "harder" if pass_rate >= HARDER_FROM else "variant"
+    if pass_rate >= 1:
+        return "harder"
+    if pass_rate > 0:
+        return "variant"
+    return "easier" if too_hard == "easier" else None
 
 
-async def enhance_question(
-    teacher: Teacher, question: Question, failures: Sequence[FailedAttempt], pass_rate: float
-) -> EnhancedQuestion | None:
-    """Analyse the failures, write a question from them, and let the teacher solve it unseen.
+def plan_enhancement(
+    question: Question,
+    attempts: Sequence[tuple[Trajectory, Grade]],
+    pass_rate: float,
+    *,
+    too_hard: Literal["easier", "none"],
+    run_seed: int,
+) -> Enhancement | None:
+    """What to ask about a question, None for nothing. The attempt shown is drawn among those that fit: a correct
+    one of a mastered question, else an incorrect one."""
+    decided = [(trajectory, grade) for trajectory, grade in attempts if grade.reward is not None]
+    kind = kind_for(pass_rate, too_hard) if decided else None
+    if kind is None:
+        return None
+    wanted = Verdict.CORRECT if kind == "harder" else Verdict.INCORRECT
+    fitting = [(trajectory, grade) for trajectory, grade in decided if grade.verdict is wanted]
+    trajectory, grade = min(
+        fitting, key=lambda item: draw_seed(run_seed, "shown", item[0].round, question.question_id, item[0].attempt)
+    )
+    shown = ShownAttempt(trajectory.response, wanted, "" if wanted is Verdict.CORRECT else grade.diagnosis)
+    return Enhancement(question, pass_rate, kind, trajectory.attempt, shown)
 
-    None when the teacher declines. Raises TeacherReplyError when a call brought nothing usable (worth another
-    round's try) and TeacherUnavailable when the teacher is out of reach.
+
+async def enhance_question(teacher: Teacher, plan: Enhancement) -> Written | None:
+    """Analyse the mistake, write a question from it, and let the teacher solve that one unseen.
+
+    None when the teacher declines. Raises TeacherReplyError when a call brought nothing usable, and
+    TeacherUnavailable when the teacher is out of reach.
     """
-    analysis = await teacher.analyse(question, failures)
+    failed = plan.shown.verdict is Verdict.INCORRECT
+    analysis = await teacher.analyse(plan.parent, plan.shown) if failed else ""
     try:
-        new = await teacher.enhance(question, failures, analysis, kind_for(pass_rate))
+        new = await teacher.enhance(plan.parent, plan.shown, analysis, plan.kind)
     except TeacherDeclined:
         return None
-    return EnhancedQuestion(new, await teacher.solve(new.text))
+    try:
+        answer = await teacher.solve(new.text)
+    except TeacherReplyError:
+        answer = None  # no second opinion: the gate may still find one
+    return Written(analysis, new, answer)

@@ -4,47 +4,121 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import StrEnum
 
+from prosetting.core.text import words
 from prosetting.processors.answer_forms import parse_number, spelling_key
+from prosetting.processors.question_similarity import NearDuplicates, SharedRuns, template_of
 from prosetting.records import Question, QuestionId, question_id_of
 from prosetting.teachers.base import NewQuestion
+from prosetting.teachers.calculations import WrongCalculation, decimal, given_numbers, read_chain
 
 MAX_QUESTION_CHARS = 4_000
+TEMPLATE_QUOTA = 3
+"""Questions of one number-masked template that a round may admit, the parent's own template counted."""
+
 _NUMBER = re.compile(r"[0-9]+(?:[.,][0-9]+)*")
+_CHAT_TOKEN = re.compile(
+    r"<\|[a-z_]\w{0,40}\|>|<\|(?:im|eot|end)|</?s>|</?think>|<(?:start|end)_of_turn>|\[/?inst\]|<</?sys>>",
+    re.IGNORECASE,
+)
+_JOINERS = "\u200c\u200d"  # part of the spelling in some scripts, and of some emoji
 
 
 class Rejection(StrEnum):
     """Why a new question stays out."""
 
-    EMPTY = "empty"
+    MALFORMED = "malformed"
     TOO_LONG = "too_long"
-    DUPLICATE = "duplicate"
     HELD_OUT = "held_out"
     HELD_OUT_NUMBERS = "held_out_numbers"
+    HELD_OUT_WORDING = "held_out_wording"
+    DUPLICATE = "duplicate"
+    TEMPLATE_QUOTA = "template_quota"
+    NEAR_DUPLICATE = "near_duplicate"
     NO_REFERENCE = "no_reference"
+    NO_SECOND_SOLUTION = "no_second_solution"
     REFERENCE_DISAGREES = "reference_disagrees"
 
 
+REPEATS = frozenset({Rejection.DUPLICATE, Rejection.TEMPLATE_QUOTA, Rejection.NEAR_DUPLICATE})
+"""The reasons that count as duplicates in a round's diversity figures."""
+
+
 @dataclass(frozen=True, slots=True)
-class HeldOut:
-    """What must stay out of every pool: held-out questions, and their numbers under other names."""
+class Rejected:
+    """A question that stays out. `detail` is the evidence: the id it repeats, the shared words, the answers."""
 
-    question_ids: frozenset[QuestionId]
-    numbers: frozenset[tuple[str, ...]]
+    reason: Rejection
+    detail: str
 
-    @classmethod
-    def of(cls, questions: Iterable[Question]) -> HeldOut:
-        """A single number is too common to tell questions apart, so only two or more count."""
-        questions = list(questions)
-        numbers = (numbers_of(question.text) for question in questions)
-        return cls(
-            frozenset(question.question_id for question in questions),
-            frozenset(found for found in numbers if len(found) > 1),
-        )
+
+class QuestionGate:
+    """The checks on the new questions of one round, to be asked in question-id order of the parents.
+
+    `known` are the questions of every pool so far, `held_out` those that only score. An admitted question
+    becomes known, so the same calls in the same order give the same decisions.
+    """
+
+    def __init__(self, *, known: Iterable[Question], held_out: Iterable[Question]) -> None:
+        self._held_out = _HeldOut(list(held_out))
+        self._texts: dict[QuestionId, str] = {question.question_id: question.text for question in known}
+        self._near = NearDuplicates(self._texts.items())
+        self._templates: Counter[str] = Counter()
+
+    def admit(
+        self, new: NewQuestion, *, parent_id: QuestionId | None, teacher_answer: str | None
+    ) -> Question | Rejected:
+        """The question for the pool, or the first reason against it.
+
+        `teacher_answer` is what the teacher answers without seeing the reference; None, it does not know, is
+        no vote. The reference needs one independent solution that agrees and none that contradicts.
+        """
+        text = new.text.strip()
+        rejected = _ill_formed(text) or self._held_out.objection(text) or self._repetition(text, parent_id)
+        rejected = rejected or _doubtful_reference(new, teacher_answer)
+        if rejected:
+            return rejected
+        question = Question(question_id_of(text), text, new.reference.strip(), new.solution, new.kind, parent_id)
+        self._texts[question.question_id] = text
+        self._near.add(question.question_id, text)
+        self._templates[template_of(text)] += 1
+        return question
+
+    def _repetition(self, text: str, parent_id: QuestionId | None) -> Rejected | None:
+        question_id = question_id_of(text)
+        if question_id in self._texts:
+            return Rejected(Rejection.DUPLICATE, question_id)
+        template = template_of(text)
+        parent = self._texts.get(parent_id) if parent_id else None
+        seen = self._templates[template] + (parent is not None and template_of(parent) == template)
+        if seen >= TEMPLATE_QUOTA:
+            return Rejected(Rejection.TEMPLATE_QUOTA, template)
+        if near := self._near.nearest(text):
+            return Rejected(Rejection.NEAR_DUPLICATE, f"{near[0]} ({near[1]:.2f})")
+        return None
+
+
+class _HeldOut:
+    """What must stay out of every pool: held-out questions, their numbers under other names, their wording."""
+
+    def __init__(self, questions: list[Question]) -> None:
+        self._ids = {question.question_id for question in questions}
+        # A single number is too common to tell questions apart.
+        self._numbers = {found for question in questions if len(found := numbers_of(question.text)) > 1}
+        self._runs = SharedRuns(question.text for question in questions)
+
+    def objection(self, text: str) -> Rejected | None:
+        if (question_id := question_id_of(text)) in self._ids:
+            return Rejected(Rejection.HELD_OUT, question_id)
+        if (numbers := numbers_of(text)) in self._numbers:
+            return Rejected(Rejection.HELD_OUT_NUMBERS, " ".join(numbers))
+        if shared := self._runs.first_in(text):
+            return Rejected(Rejection.HELD_OUT_WORDING, shared)
+        return None
 
 
 def numbers_of(text: str) -> tuple[str, ...]:
@@ -52,36 +126,54 @@ def numbers_of(text: str) -> tuple[str, ...]:
     return tuple(_NUMBER.findall(unicodedata.normalize("NFKC", text)))
 
 
-def admit(
-    new: NewQuestion,
-    *,
-    known: AbstractSet[QuestionId],
-    held_out: HeldOut,
-    teacher_answer: str | None,
-    parent_id: QuestionId | None = None,
-) -> Question | Rejection:
-    """The question for the pool, or the first reason against it.
-
-    `known` are all questions of all pools so far, `held_out` those that only score. `teacher_answer` is what
-    the teacher answers without seeing the reference; None, it does not know, is no objection.
-    """
-    text, reference = new.text.strip(), new.reference.strip()
-    if not text:
-        return Rejection.EMPTY
+def _ill_formed(text: str) -> Rejected | None:
     if len(text) > MAX_QUESTION_CHARS:
-        return Rejection.TOO_LONG
-    question_id = question_id_of(text)
-    if question_id in held_out.question_ids:
-        return Rejection.HELD_OUT
-    if numbers_of(text) in held_out.numbers:
-        return Rejection.HELD_OUT_NUMBERS
-    if question_id in known:
-        return Rejection.DUPLICATE
+        return Rejected(Rejection.TOO_LONG, f"{len(text)} characters, at most {MAX_QUESTION_CHARS}")
+    if hidden := next((c for c in text if not _is_visible(c)), None):
+        return Rejected(Rejection.MALFORMED, f"the character U+{ord(hidden):04X}")
+    if token := _CHAT_TOKEN.search(unicodedata.normalize("NFKC", text)):
+        return Rejected(Rejection.MALFORMED, f"the chat token {token[0]}")
+    found = words(text)
+    if len(found) < 2 or not any(word.isalpha() for word in found):
+        return Rejected(Rejection.MALFORMED, "no question in words" if text else "empty")
+    return None
+
+
+def _is_visible(character: str) -> bool:
+    spaced = character in "\n\r\t" or unicodedata.category(character) == "Zs"
+    return spaced or character.isprintable() or character in _JOINERS
+
+
+def _doubtful_reference(new: NewQuestion, teacher_answer: str | None) -> Rejected | None:
+    reference = new.reference.strip()
     if not reference:
-        return Rejection.NO_REFERENCE
-    if teacher_answer is not None and not same_answer(reference, teacher_answer):
-        return Rejection.REFERENCE_DISAGREES
-    return Question(question_id, text, reference, new.solution, new.kind, parent_id)
+        return Rejected(Rejection.NO_REFERENCE, "")
+    votes: dict[str, bool] = {}
+    if teacher_answer is not None:
+        votes[f"the teacher's own answer {teacher_answer[:80]!r}"] = same_answer(reference, teacher_answer)
+    if program := _program_vote(new, reference):
+        votes[program[0]] = program[1]
+    against = [who for who, agrees in votes.items() if not agrees]
+    if against:
+        return Rejected(Rejection.REFERENCE_DISAGREES, f"reference {reference[:80]!r}; {'; '.join(against)}")
+    return None if votes else Rejected(Rejection.NO_SECOND_SOLUTION, f"reference {reference[:80]!r}")
+
+
+def _program_vote(new: NewQuestion, reference: str) -> tuple[str, bool] | None:
+    """What the solution's annotated calculations come to, recomputed, and whether it is the reference.
+
+    No vote without annotations, nor from a chain with numbers that the question does not give.
+    """
+    number = parse_number(reference)
+    try:
+        chain = read_chain(new.solution or "")
+    except WrongCalculation as wrong:
+        return f"the solution's step {wrong}", False
+    if chain is None or number is None or not chain.stands_on(given_numbers(new.text)):
+        return None
+    result = chain.results[-1]
+    agrees = number.value == result or (number.percent and number.value == 100 * result)
+    return f"the solution's calculations come to {decimal(result)}", agrees
 
 
 def same_answer(left: str, right: str) -> bool:
