@@ -7,67 +7,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from tiny_model import END, build_tiny_model
+from training_jobs import BETA, a_job, settings, write_pairs
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOTrainer
 
-from prosetting.config import Settings
 from prosetting.errors import ConfigError, TrainingError
 from prosetting.trainers.base import TrainingJob, TrainingResult
-from prosetting.trainers.trl_trainer import LOSSES, TrlTrainer, dpo_arguments, launch_config, put_in_place, read_news
-
-BETA = 0.5
-
-
-def settings(**changes: Any) -> Settings:
-    values: dict[str, Any] = {
-        "solver_model_path": "unused",
-        "physical_grpo_gpu": (),
-        "trl_num_processes": 1,
-        "trl_mixed_precision": "no",
-        "trl_learning_rate": 5e-3,
-        "trl_batch_size": 4,
-        "trl_gradient_accumulation": 2,
-        "trl_beta": BETA,
-        "trl_loss_type": ("sigmoid", "sft"),
-        "trl_loss_weights": (1.0, 5.0),
-        "trl_max_length": 128,
-    }
-    return Settings(**values | changes)
-
-
-def write_pairs(file: Path, numbers: range, question: str = "Max has {} cards and buys 4 more?") -> Path:
-    rows = [
-        {
-            "prompt": question.format(n),
-            "chosen": f"{n}+4={n + 4} \\boxed{{{n + 4}}}",
-            "rejected": f"{n}-4={n - 4} \\boxed{{{n - 4}}}",
-            "question_id": str(n),
-            "chosen_attempt": 0,
-            "rejected_attempt": 1,
-            "round": 3,
-        }
-        for n in numbers
-    ]
-    pq.write_table(pa.Table.from_pylist(rows), file)
-    return file
-
-
-def a_job(folder: Path, model: Path, **changes: Any) -> TrainingJob:
-    values: dict[str, Any] = {
-        "round": 3,
-        "model_path": str(model),
-        "train_files": [write_pairs(folder / "a.parquet", range(24)), write_pairs(folder / "b.parquet", range(24, 40))],
-        "validation_files": [write_pairs(folder / "validation.parquet", range(40, 43))],
-        "output_dir": folder / "checkpoint",
-        "log_file": folder / "logs" / "trl_r3.log",
-        "seed": 5,
-    }
-    return TrainingJob(**values | changes)
+from prosetting.trainers.trl_job import LOSSES, dpo_arguments, launch_config, space_needed
+from prosetting.trainers.trl_trainer import TrlTrainer, read_news
 
 
 @dataclass
@@ -112,7 +63,7 @@ def test_training_leaves_a_whole_model_and_nothing_beside_it(run: Trained) -> No
     assert run.result.model_dir == run.job.output_dir
     names = {path.name for path in run.job.output_dir.iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"} <= names
-    assert "training_args.bin" not in names
+    assert not [name for name in names if name.endswith((".bin", ".pt", ".pth"))]
     left = {path.name for path in run.job.output_dir.parent.iterdir()}
     assert left == {"a.parquet", "b.parquet", "validation.parquet", "checkpoint", "logs"}
 
@@ -158,14 +109,11 @@ def test_two_processes_train_together_without_a_chat_template_and_without_prompt
     assert done.result.metrics["eval_rewards/margins"] > 0
 
 
-def test_a_failure_says_why_and_leaves_the_old_checkpoint(base: Path, tmp_path: Path) -> None:
+def test_a_failure_says_why_and_leaves_no_model(base: Path, tmp_path: Path) -> None:
     job = a_job(tmp_path, base)
-    job.output_dir.mkdir()
-    (job.output_dir / "old").write_text("kept")
     with pytest.raises(TrainingError, match="no_such_schedule"):
         TrlTrainer(settings(trl_lr_scheduler="no_such_schedule")).train(job)
-    assert [path.name for path in job.output_dir.iterdir()] == ["old"]
-    assert not list(tmp_path.glob("checkpoint.*"))
+    assert not job.output_dir.exists()
 
 
 def test_no_pairs_are_refused_before_anything_starts(base: Path, tmp_path: Path) -> None:
@@ -187,11 +135,17 @@ def test_trl_knows_every_loss_that_is_offered() -> None:
 
 
 def test_the_settings_reach_trl(base: Path, tmp_path: Path) -> None:
-    arguments = dpo_arguments(settings(trl_mixed_precision="bf16", trl_report_to=("wandb",)), a_job(tmp_path, base))
+    arguments = dpo_arguments(settings(trl_mixed_precision="bf16", trl_report_to=("wandb",)), a_job(tmp_path, base), 4)
     assert (arguments["bf16"], arguments["fp16"]) == (True, False)
     assert arguments["report_to"] == ["wandb"]
     assert (arguments["loss_type"], arguments["loss_weights"]) == (["sigmoid", "sft"], [1.0, 5.0])
     assert arguments["precompute_ref_log_probs"]
+
+
+def test_the_space_a_training_needs_is_told_from_the_number_of_weights(base: Path, tmp_path: Path) -> None:
+    weights = sum(weight.numel() for weight in AutoModelForCausalLM.from_pretrained(base).parameters())
+    assert space_needed(str(base)) == 40 * weights
+    assert space_needed("owner/on-the-hub") == 0
 
 
 def test_several_processes_are_asked_for_in_the_way_that_starts_them() -> None:
@@ -207,12 +161,3 @@ def test_news_are_whole_lines_only(tmp_path: Path) -> None:
     assert next(news) == [{"step": 1}]
     file.write_text('{"step": 1}\n{"step": 2}\n')
     assert next(news) == [{"step": 2}]
-
-
-def test_a_new_model_folder_replaces_an_old_one(tmp_path: Path) -> None:
-    for name in ("new", "model", "model.old"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / name).touch()
-    put_in_place(tmp_path / "new", tmp_path / "model")
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
-    assert [path.name for path in (tmp_path / "model").iterdir()] == ["new"]

@@ -21,13 +21,15 @@ LINES = [
 ]
 
 
-def build_tiny_model(folder: Path, *, chat: bool = True, seed: int = 0, max_positions: int = 256) -> Path:
+def build_tiny_model(
+    folder: Path, *, chat: bool = True, seed: int = 0, max_positions: int = 256, wide: int = 64
+) -> Path:
     """A Qwen3 of 2 layers and hidden size 32 with a byte-level BPE tokenizer. The same seed, the same weights."""
     tokenizer = _tokenizer(chat)
     config = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=32,
-        intermediate_size=64,
+        intermediate_size=wide,
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=1,

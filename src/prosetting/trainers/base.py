@@ -24,7 +24,10 @@ class TrainingJob:
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """What training came to; `metrics` are the trainer's own last figures (loss, rewards/margins, …)."""
+    """What training came to; `metrics` are the trainer's own last figures (loss, rewards/margins, …).
+
+    `notes` tells what did not go as set, for the log and the report; `batch_size_used` is the pairs of a step.
+    """
 
     model_dir: Path
     train_pairs: int
@@ -32,11 +35,16 @@ class TrainingResult:
     steps: int
     metrics: dict[str, float]
     duration_seconds: float
+    batch_size_used: int
+    notes: tuple[str, ...] = ()
 
 
 class Trainer(Protocol):
     """Trains in a child process, so that its memory is free when it ends."""
 
     def train(self, job: TrainingJob) -> TrainingResult:
-        """Raises TrainingError with the log's last lines when the child fails."""
+        """The same job again goes on from its last checkpoint, or gives the model that already stands.
+
+        Raises TrainingError with the log's last lines when the child fails, RunStopped when it was told to stop.
+        """
         ...

@@ -2,108 +2,147 @@
 
 The parent prepares everything that can be said without torch, starts the launcher, follows a progress file
 and takes over the model folder once it is whole. Beside the log `NAME.log` a training leaves `NAME.job.json`,
-`NAME.accelerate.json`, `NAME.progress.jsonl` and `NAME.result.json`.
+`NAME.accelerate.json` and `NAME.progress.jsonl`; until the model stands, its checkpoints are in MODEL.work.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
+import logging
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from prosetting.config import Settings
-from prosetting.core import children
-from prosetting.core.machine import this_machine
+from prosetting.core import children, stopping
 from prosetting.core.model_folder import missing_parts
-from prosetting.errors import ConfigError, TrainingError
+from prosetting.errors import DataError, RunStopped, TrainingError
 from prosetting.trainers.base import TrainingJob, TrainingResult
+from prosetting.trainers.checkpoints import (
+    Sealed,
+    clear_dropped,
+    hold,
+    newest_checkpoint,
+    open_sealed,
+    put_in_place,
+    sealed_or_quarantined,
+)
+from prosetting.trainers.trl_job import (
+    Places,
+    check_losses,
+    count_pairs,
+    launch_config,
+    launch_env,
+    pairs_in_update,
+    run_of,
+    smaller_batch,
+    worker_job,
+    write_job,
+)
+
+log = logging.getLogger("prosetting")
 
 LAUNCHER = "accelerate.commands.launch"
 WORKER = "prosetting.trainers.worker_dpo"
 POLL_INTERVAL_S = 0.2
-
-# TRL's names less `exo_pair`, which needs a label smoothing that is no setting here.
-LOSSES = (
-    "sigmoid",
-    "sigmoid_norm",
-    "hinge",
-    "ipo",
-    "nca_pair",
-    "robust",
-    "bco_pair",
-    "sppo_hard",
-    "aot",
-    "aot_unpaired",
-    "apo_zero",
-    "apo_down",
-    "discopop",
-    "sft",
-)
+STOP_GRACE_S = 8.0
+MOST_HALVINGS = 3
 
 OnProgress = Callable[[int, int, float | None], None]
 
 
-class TrlTrainer:
-    """Trains one round with `TRL_NUM_PROCESSES` processes; `on_progress(step, total, loss)` hears each step."""
+class OutOfMemory(Exception):
+    """The child could not allocate what a step needs."""
 
-    def __init__(self, settings: Settings, *, on_progress: OnProgress | None = None) -> None:
+
+class TrlTrainer:
+    """Trains one round with `TRL_NUM_PROCESSES` processes; `on_progress(step, total, loss)` hears each step.
+
+    An exception that reaches `train`, Ctrl+C for one, leaves the child `stop_grace_s` to save a checkpoint.
+    """
+
+    def __init__(
+        self, settings: Settings, *, on_progress: OnProgress | None = None, stop_grace_s: float = STOP_GRACE_S
+    ) -> None:
         check_losses(settings.trl_loss_type)
         self._settings = settings
         self._on_progress = on_progress or (lambda step, total, loss: None)
+        self._stop_grace_s = stop_grace_s
 
     def train(self, job: TrainingJob) -> TrainingResult:
         """Train from the model at `job.model_path`, which is the reference policy too.
 
-        Afterwards `job.output_dir` holds the trained model whole; on failure it is as it was before.
-        Raises TrainingError with the log's last lines when the child fails.
+        Afterwards `job.output_dir` holds the trained model whole, or nothing. The same job again goes on from its
+        last checkpoint. Raises TrainingError with the log's last lines when the child fails, RunStopped when
+        somebody told the child to stop.
         """
         if not (pairs := count_pairs(job.train_files)):
             raise TrainingError("there are no pairs to train on", next_step="see dataset_info.json of the round")
         started = time.monotonic()
-        partial = _beside(job.output_dir, "partial")
-        work = _beside(job.output_dir, "work")
-        _remove(partial, work)
-        try:
-            self._run(job, partial, work)
-            result = _read_result(job, partial)
-            put_in_place(partial, job.output_dir)
-        finally:
-            _remove(partial, work)
-        metrics: dict[str, float] = {"pairs_too_long": pairs - result["train_pairs"], **result["metrics"]}
+        run, places = run_of(self._settings, job), Places.of(job)
+        with hold(places.work):  # a trainer of a killed run may still be in it
+            done = _finished(job, places, run)
+        if done is None:
+            self._train(job, places, run)
+            done = _trained(job, places, run)
+        shutil.rmtree(places.work, ignore_errors=True)
+        batch_size = done.facts["batch_size"]
         return TrainingResult(
             model_dir=job.output_dir,
-            train_pairs=result["train_pairs"],
-            validation_pairs=result["validation_pairs"],
-            steps=result["steps"],
-            metrics=metrics,
+            train_pairs=done.facts["train_pairs"],
+            validation_pairs=done.facts["validation_pairs"],
+            steps=done.facts["steps"],
+            metrics={"pairs_too_long": pairs - done.facts["train_pairs"], **done.facts["metrics"]},
             duration_seconds=time.monotonic() - started,
+            batch_size_used=batch_size,
+            notes=_notes(self._settings, batch_size),
         )
 
-    def _run(self, job: TrainingJob, partial: Path, work: Path) -> None:
+    def _train(self, job: TrainingJob, places: Places, run: str) -> None:
+        """Until the model is whole in `places.partial`; with smaller steps when memory does not suffice."""
+        batch_size, update = self._settings.trl_batch_size, pairs_in_update(self._settings)
+        for halvings in range(MOST_HALVINGS + 1):
+            checkpoint = _start_from(places, run)
+            if checkpoint:
+                log.info("training goes on from step %d", checkpoint.facts["step"])
+                batch_size = min(batch_size, checkpoint.facts["batch_size"])
+            try:
+                return self._run(job, places, run, batch_size, checkpoint)
+            except OutOfMemory as error:
+                smaller = smaller_batch(batch_size, update)
+                if smaller is None or halvings == MOST_HALVINGS:
+                    raise TrainingError(
+                        f"training of round {job.round} ran out of memory with {batch_size} pairs a step: {error}",
+                        next_step="lower TRL_MAX_LENGTH, or TRL_BATCH_SIZE and raise TRL_GRADIENT_ACCUMULATION",
+                    ) from None
+                what = "training ran out of memory with %d pairs a step; trying %d, an update keeps its %d pairs"
+                log.warning(what, batch_size, smaller, update)
+                batch_size = smaller
+
+    def _run(self, job: TrainingJob, places: Places, run: str, batch_size: int, checkpoint: Sealed | None) -> None:
         job_file, launch_file = job.log_file.with_suffix(".job.json"), job.log_file.with_suffix(".accelerate.json")
         progress_file = job.log_file.with_suffix(".progress.jsonl")
         job.log_file.parent.mkdir(parents=True, exist_ok=True)
-        for file in (progress_file, job.log_file.with_suffix(".result.json")):
+        for file in (progress_file, _stop_file(job)):
             file.unlink(missing_ok=True)
-        _write(job_file, worker_job(self._settings, job, partial, work))
-        _write(launch_file, launch_config(self._settings))
-        gpus = self._settings.physical_grpo_gpu[: self._settings.trl_num_processes]
+        resume_from = checkpoint.folder if checkpoint else None
+        write_job(job_file, worker_job(self._settings, job, run, batch_size, resume_from))
+        write_job(launch_file, launch_config(self._settings))
         child = children.start_child(
             [LAUNCHER, "--config_file", str(launch_file), "-m", WORKER, "--job", str(job_file)],
             log_file=job.log_file,
-            extra_env=launch_env(gpus, self._settings.trl_num_processes, job.model_path),
+            extra_env=launch_env(self._settings, job),
         )
         try:
             self._follow(child, progress_file)
         finally:
+            if child.returncode != 0:
+                self._let_it_save(child, job, places)
             children.end_child(child)
         if child.returncode != 0:
             raise _failure(job, child.returncode, progress_file)
@@ -113,6 +152,7 @@ class TrlTrainer:
         running = True
         while running:
             try:
+                stopping.check()
                 child.wait(timeout=POLL_INTERVAL_S)
                 running = False
             except subprocess.TimeoutExpired:
@@ -121,108 +161,58 @@ class TrlTrainer:
                 if "step" in line:
                     self._on_progress(line["step"], line["total"], line["loss"])
 
-
-def check_losses(names: Sequence[str]) -> None:
-    """Raises ConfigError for a loss that TRL does not know."""
-    for name in names:
-        if name not in LOSSES:
-            raise ConfigError(
-                f"TRL_LOSS_TYPE names the loss {name!r}, which is not known",
-                next_step=f"choose from {', '.join(LOSSES)}",
-            )
-
-
-def count_pairs(files: Sequence[Path]) -> int:
-    """Rows in parquet files, from their footers."""
-    return sum(pq.ParquetFile(file).metadata.num_rows for file in files)
+    def _let_it_save(self, child: subprocess.Popen[str], job: TrainingJob, places: Places) -> None:
+        """Ask the child to stop after its step and wait for it; a launcher may be gone before its worker is."""
+        stopping.no_deadline()
+        until = time.monotonic() + self._stop_grace_s
+        _stop_file(job).touch()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(self._stop_grace_s)
+        with contextlib.suppress(TrainingError), hold(places.work, until - time.monotonic()):
+            pass
 
 
-def dpo_arguments(settings: Settings, job: TrainingJob) -> dict[str, Any]:
-    """The keyword arguments of trl.DPOConfig that settings decide; all others keep TRL's defaults.
-
-    The reference log-probabilities are computed once before the first step, by the model as it is then:
-    TRL would otherwise load a reference from the path that the model's configuration remembers.
-    """
-    on_cpu = not settings.physical_grpo_gpu
-    return {
-        "precompute_ref_log_probs": True,
-        "learning_rate": settings.trl_learning_rate,
-        "lr_scheduler_type": settings.trl_lr_scheduler,
-        "num_train_epochs": settings.trl_num_epochs,
-        "per_device_train_batch_size": settings.trl_batch_size,
-        "per_device_eval_batch_size": settings.trl_batch_size,
-        "gradient_accumulation_steps": settings.trl_gradient_accumulation,
-        "beta": settings.trl_beta,
-        "loss_type": list(settings.trl_loss_type),
-        "loss_weights": list(settings.trl_loss_weights),
-        "max_length": settings.trl_max_length,
-        "gradient_checkpointing": settings.trl_gradient_checkpointing,
-        "bf16": settings.trl_mixed_precision == "bf16",
-        "fp16": settings.trl_mixed_precision == "fp16",
-        "seed": job.seed % 2**32,
-        "data_seed": job.seed % 2**32,
-        "use_cpu": on_cpu,
-        "ddp_find_unused_parameters": False,
-        "dataloader_pin_memory": not on_cpu,
-        "report_to": list(settings.trl_report_to) or "none",
-        "run_name": f"round-{job.round}",
-        "save_strategy": "no",
-        "logging_steps": 0.02,
-        "logging_first_step": True,
-        "logging_nan_inf_filter": False,
-        "disable_tqdm": True,
-    }
+def _finished(job: TrainingJob, places: Places, run: str) -> Sealed | None:
+    """What an earlier start of this very job brought to its end, if it did; anything else goes to quarantine."""
+    if done := sealed_or_quarantined(job.output_dir, run, places.quarantine):
+        return done
+    if sealed_or_quarantined(places.partial, run, places.quarantine):
+        return _trained(job, places, run)
+    return None
 
 
-def worker_job(settings: Settings, job: TrainingJob, partial: Path, work: Path) -> dict[str, Any]:
-    """What the worker is told, JSON-ready."""
-    folder = Path(job.model_path).expanduser()
-    return {
-        "model_path": str(folder) if folder.is_dir() else job.model_path,
-        "train_files": [str(file) for file in job.train_files],
-        "validation_files": [str(file) for file in job.validation_files],
-        "save_to": str(partial),
-        "work_dir": str(work),
-        "trackers_dir": str(job.log_file.parent / "trackers" / f"round-{job.round}"),
-        "progress_file": str(job.log_file.with_suffix(".progress.jsonl")),
-        "result_file": str(job.log_file.with_suffix(".result.json")),
-        "dpo": dpo_arguments(settings, job),
-    }
+def _start_from(places: Places, run: str) -> Sealed | None:
+    """The checkpoint to go on from, with everything half made out of the way."""
+    clear_dropped(places.work)
+    sealed_or_quarantined(places.partial, run, places.quarantine)
+    try:
+        open_sealed(places.data, run)
+    except DataError:  # no loss: it is made from the pairs
+        shutil.rmtree(places.data, ignore_errors=True)
+    return newest_checkpoint(places.work, run, places.quarantine)
 
 
-def launch_config(settings: Settings) -> dict[str, Any]:
-    """accelerate's configuration, in a file of its own so that one of the user's has no say.
-
-    `MULTI_GPU` is what makes accelerate start several processes, on CPUs too: `--cpu --num_processes 2`
-    starts one and says nothing. On CPUs the worker's `use_cpu` makes them a gloo group.
-    """
-    several = settings.trl_num_processes > 1
-    return {
-        "compute_environment": "LOCAL_MACHINE",
-        "distributed_type": "MULTI_GPU" if several else "NO",
-        "num_machines": 1,
-        "num_processes": settings.trl_num_processes,
-        "machine_rank": 0,
-        "gpu_ids": "all",
-        "main_process_port": 0,
-        "mixed_precision": settings.trl_mixed_precision,
-        "use_cpu": not settings.physical_grpo_gpu,
-    }
+def _trained(job: TrainingJob, places: Places, run: str) -> Sealed:
+    """Take over what the worker made, whole or not at all."""
+    made = sealed_or_quarantined(places.partial, run, places.quarantine)
+    lacking = missing_parts(places.partial) if made else ["its seal"]
+    if made is None or lacking:
+        raise TrainingError(
+            f"training ended without a whole model: it lacks {', '.join(lacking)}", next_step=f"see {job.log_file}"
+        )
+    put_in_place(places.partial, job.output_dir)
+    return Sealed(job.output_dir, made.facts)
 
 
-def launch_env(gpus: Sequence[int], processes: int, model_path: str) -> dict[str, str]:
-    """What the training processes see beyond the run's environment."""
-    env = {
-        "CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus)),
-        "TOKENIZERS_PARALLELISM": "false",
-        "TQDM_DISABLE": "1",
-        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-    }
-    if "OMP_NUM_THREADS" not in os.environ:
-        env["OMP_NUM_THREADS"] = str(max(1, this_machine().cpu_count // processes))
-    if Path(model_path).expanduser().is_dir():
-        env["HF_HUB_OFFLINE"] = "1"
-    return env
+def _notes(settings: Settings, batch_size: int) -> tuple[str, ...]:
+    """What did not go as set, in words."""
+    if batch_size >= settings.trl_batch_size:
+        return ()
+    accumulation = pairs_in_update(settings) // batch_size
+    return (
+        f"memory did not suffice for TRL_BATCH_SIZE={settings.trl_batch_size}: "
+        f"trained with {batch_size} pairs a step, {accumulation} steps an update",
+    )
 
 
 def read_news(file: Path) -> Iterator[list[dict[str, Any]]]:
@@ -240,56 +230,34 @@ def read_news(file: Path) -> Iterator[list[dict[str, Any]]]:
         yield [json.loads(line) for line in lines]
 
 
-def put_in_place(new: Path, target: Path) -> None:
-    """Make the folder `new` be `target`; a folder that stood there goes only once the new one stands."""
-    old = _beside(target, "old")
-    _remove(old)
-    if target.exists():
-        os.replace(target, old)
-    os.replace(new, target)
-    _remove(old)
+def _stop_file(job: TrainingJob) -> Path:
+    return job.log_file.with_suffix(".stop")
 
 
-def _read_result(job: TrainingJob, partial: Path) -> dict[str, Any]:
-    lacking = missing_parts(partial)
-    result_file = job.log_file.with_suffix(".result.json")
-    if lacking or not result_file.is_file():
-        raise TrainingError(
-            f"training ended without a whole model: it lacks {', '.join(lacking) or result_file.name}",
-            next_step=f"see {job.log_file}",
-        )
-    return dict(json.loads(result_file.read_text(encoding="utf-8")))
-
-
-def _failure(job: TrainingJob, status: int, progress_file: Path) -> TrainingError:
+def _failure(job: TrainingJob, status: int, progress_file: Path) -> Exception:
     """What went wrong: the worker's own last word where it had one, else the end of its log."""
-    errors = [line["error"] for line in next(read_news(progress_file)) if "error" in line]
+    last_words = next(read_news(progress_file))
+    errors = [line["error"] for line in last_words if "error" in line]
+    if any(line.get("out_of_memory") for line in last_words):
+        return OutOfMemory(next(line["error"] for line in last_words if line.get("out_of_memory")))
+    if any("stopped" in line for line in last_words):
+        return RunStopped(
+            f"training of round {job.round} was told to stop; its checkpoint is kept",
+            next_step="start the run again: it goes on where it stopped",
+        )
     tail = children.log_tail(job.log_file)
     next_step = f"see {job.log_file}, then start the run again: it goes on where it stopped"
     if "SIGKILL" in tail or status == -signal.SIGKILL:
         # Of several processes the others then report a lost connection: not the cause.
         errors = []
         next_step = "it was killed, often for want of memory: lower TRL_BATCH_SIZE or TRL_NUM_PROCESSES"
-    elif "out of memory" in (errors[0] if errors else tail).lower():
-        next_step = "lower TRL_BATCH_SIZE (raise TRL_GRADIENT_ACCUMULATION) or TRL_MAX_LENGTH"
     elif "No module named" in tail:
         next_step = "pip install 'prosetting[train]'"
     elif errors and "TRL_MAX_LENGTH" in errors[0]:
         next_step = "raise TRL_MAX_LENGTH"
     elif errors and "not finite" in errors[0]:
         next_step = "lower TRL_LEARNING_RATE"
+    elif errors and "No space left on device" in errors[0]:
+        next_step = f"make room on the disk of {job.output_dir.parent}, then start the run again"
     what = errors[0] if errors else f"exit status {status}. Its last messages:\n{tail}"
     return TrainingError(f"training of round {job.round} failed: {what}", next_step=next_step)
-
-
-def _beside(folder: Path, suffix: str) -> Path:
-    return folder.with_name(f"{folder.name}.{suffix}")
-
-
-def _remove(*folders: Path) -> None:
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _write(file: Path, content: dict[str, Any]) -> None:
-    file.write_text(json.dumps(content, indent=1), encoding="utf-8")

@@ -2,133 +2,49 @@
 
 Weights are float32 and, with bf16 or fp16, computed with under autocast, as TRL does by default: small updates
 would be lost in a bf16 weight. A process holds weights, gradients and two AdamW moments, 16 bytes a parameter.
-The reference policy is the model at the round's start; its log-probabilities are computed once, beforehand.
+The reference policy is the model at the round's start, after a resume too: the model is loaded from there, trl
+computes the reference log-probabilities with it, and only then does the trainer load its checkpoint.
+A checkpoint's optimizer, schedule and random state are pickles: transformers reads them with `weights_only=True`.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
+import signal
+import sys
+import threading
 import time
-from functools import cache
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import datasets
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 import transformers
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedTokenizerBase,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer
 
 from prosetting.core import children
+from prosetting.errors import EXIT_FAILED, EXIT_STOPPED
+from prosetting.trainers.checkpoints import SEAL, hold, seal
+from prosetting.trainers.worker_dpo_callbacks import Checkpoints, Progress, StopWish, agreed, all_here, append_line
+from prosetting.trainers.worker_dpo_data import prepare
 
-COLUMNS = ["prompt", "chosen", "rejected"]
-PROGRESS_INTERVAL_S = 0.2
-
-
-class Progress(TrainerCallback):
-    """Appends steps to the progress file, and has the last step logged whatever the interval."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self.loss: float | None = None
-        self.told_at = 0.0
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        last = state.global_step >= state.max_steps
-        control.should_log = control.should_log or last
-        if state.is_world_process_zero and (last or time.monotonic() - self.told_at >= PROGRESS_INTERVAL_S):
-            self.told_at = time.monotonic()
-            append_line(self.file, {"step": state.global_step, "total": state.max_steps, "loss": self.loss})
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        loss = (logs or {}).get("loss")
-        if loss is not None:
-            self.loss = loss if math.isfinite(loss) else None
+EXIT_OUT_OF_MEMORY = 12
+"""ENOMEM."""
+OF_THIS_START = ("_runtime", "_per_second", "_num_tokens")
+"""Figures of trl that tell of the time since the last start, not of the training."""
+ORPHAN_GRACE_S = 60.0
+"""How long a worker that was told to stop may save without its launcher; the run ends it before if it likes."""
 
 
-def append_line(file: Path, message: dict[str, Any]) -> None:
-    with file.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(message) + "\n")
-
-
-def read_pairs(files: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> datasets.Dataset:
-    """Pairs of parquet files in their order, less those whose prompt alone fills `max_length`.
-
-    As conversations where the tokenizer has a chat template, as plain strings where it has none.
-    """
-    schema = pa.schema([(name, pa.large_string()) for name in COLUMNS])
-    tables = [pq.read_table(file, columns=COLUMNS).cast(schema) for file in files]
-    pairs = datasets.Dataset(pa.concat_tables(tables) if tables else schema.empty_table())
-
-    @cache
-    def fits(prompt: str) -> bool:
-        turns = _chat(prompt, tokenizer, "user")
-        if isinstance(turns, str):
-            return len(tokenizer(turns)["input_ids"]) < max_length
-        text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-        return len(tokenizer(text, add_special_tokens=False)["input_ids"]) < max_length
-
-    fitting = [index for index, prompt in enumerate(pairs["prompt"]) if fits(prompt)]
-    if len(fitting) < len(pairs):
-        pairs = pairs.select(fitting)
-    if tokenizer.chat_template is None or not len(pairs):
-        return pairs
-    return pairs.map(
-        lambda batch: {
-            "prompt": [_chat(text, tokenizer, "user") for text in batch["prompt"]],
-            "chosen": [_chat(text, tokenizer, "assistant") for text in batch["chosen"]],
-            "rejected": [_chat(text, tokenizer, "assistant") for text in batch["rejected"]],
-        },
-        batched=True,
-    )
-
-
-def _chat(text: str, tokenizer: PreTrainedTokenizerBase, role: str) -> str | list[dict[str, str]]:
-    return text if tokenizer.chat_template is None else [{"role": role, "content": text}]
-
-
-def prepare(job: dict[str, Any], args: DPOConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[Any, Any]:
-    """The training and validation sets, written once by the first process and read by all.
-
-    From files, not from memory: TRL keeps the reference log-probabilities beside them, for all processes.
-    """
-    folders = [Path(job["work_dir"]) / name for name in ("train", "validation")]
-    with args.main_process_first(desc="preparing the pairs"):
-        if args.process_index == 0:
-            for folder, key in zip(folders, ("train_files", "validation_files"), strict=True):
-                if len(pairs := read_pairs(job[key], tokenizer, args.max_length)):
-                    pairs.save_to_disk(folder)
-    train, validation = (datasets.load_from_disk(folder) if folder.exists() else None for folder in folders)
-    if train is None:
-        raise ValueError(f"every prompt is longer than TRL_MAX_LENGTH={args.max_length} tokens")
-    return train, validation
-
-
-def train(job: dict[str, Any]) -> None:
-    """Train, evaluate, save. Only the first process writes."""
-    progress_file = Path(job["progress_file"])
-    output_dir = job["trackers_dir"] if job["dpo"]["report_to"] != "none" else job["work_dir"]
-    args = DPOConfig(output_dir=output_dir, **job["dpo"])
+def train(job: dict[str, Any], stop: StopWish) -> bool:
+    """Train, evaluate, save; False when it stopped before, as it was asked to. Only the first process writes."""
+    args = DPOConfig(output_dir=job["work_dir"], **job["dpo"])
     if not args.use_cpu and not torch.cuda.is_available():
         raise ValueError("a GPU is asked for, but this torch sees none (is it a CPU-only torch?)")
     transformers.set_seed(args.seed)
@@ -137,6 +53,7 @@ def train(job: dict[str, Any]) -> None:
     model = AutoModelForCausalLM.from_pretrained(
         job["model_path"], dtype=torch.float32, use_safetensors=True, trust_remote_code=False
     )
+    checkpoints = Checkpoints(Path(job["work_dir"]), job["run"], stop)
     trainer = DPOTrainer(
         model=model,
         ref_model=None,
@@ -144,59 +61,131 @@ def train(job: dict[str, Any]) -> None:
         train_dataset=train_set,
         eval_dataset=validation_set,
         processing_class=tokenizer,
-        callbacks=[Progress(progress_file)],
+        callbacks=[Progress(Path(job["progress_file"])), checkpoints],
     )
-    outcome = trainer.train()
+    if args.process_index == 0:
+        keep_data(job)
+    if any(agreed(args, stop.felt())):
+        return False
+    outcome = trainer.train(resume_from_checkpoint=job["resume_from"])
+    if checkpoints.stopped:
+        return False
     if not all(bool(torch.isfinite(weight).all()) for weight in model.parameters()):
-        raise ArithmeticError("the weights are not finite any more")
+        raise ArithmeticError(f"the weights are not finite after step {outcome.global_step}")
     evaluated = trainer.evaluate() if validation_set is not None else {}
-    trainer.save_model(job["save_to"])
-    if not trainer.is_world_process_zero():
-        return
-    # A pickle that no engine reads and that names this machine's paths.
-    (Path(job["save_to"]) / "training_args.bin").unlink(missing_ok=True)
-    metrics = {"train_loss": outcome.training_loss, **logged_metrics(trainer.state.log_history), **evaluated}
+    metrics = logged_metrics(trainer.state.log_history)
+    metrics |= {name: value for name, value in evaluated.items() if not name.endswith(OF_THIS_START)}
     metrics["processes"] = args.world_size
-    metrics["train_seconds"] = outcome.metrics["train_runtime"]
     result = {
         "train_pairs": len(train_set),
         "validation_pairs": len(validation_set or ()),
         "steps": outcome.global_step,
+        "batch_size": args.per_device_train_batch_size,
         "metrics": {name: float(value) for name, value in metrics.items() if math.isfinite(value)},
     }
-    Path(job["result_file"]).write_text(json.dumps(result, indent=1), encoding="utf-8")
+    save(trainer, job, result)
+    return True
+
+
+def keep_data(job: dict[str, Any]) -> None:
+    """Seal the prepared pairs with their reference log-probabilities: a resumed training need not compute them."""
+    folder = Path(job["data_dir"])
+    if not (folder / SEAL).exists():
+        seal(folder, job["run"], {})
+
+
+def save(trainer: DPOTrainer, job: dict[str, Any], result: dict[str, Any]) -> None:
+    """The trained model and the result, sealed together."""
+    folder = Path(job["save_to"])
+    trainer.save_model(str(folder))
+    if trainer.is_world_process_zero():
+        # A pickle that no engine reads and that names this machine's paths.
+        (folder / "training_args.bin").unlink(missing_ok=True)
+        seal(folder, job["run"], result)
+    all_here()
 
 
 def logged_metrics(history: list[dict[str, float]]) -> dict[str, float]:
-    """TRL's figures of the last logged steps, and the log-probabilities of the first, as `first_logps/…`."""
-    steps = [entry for entry in history if "rewards/margins" in entry]
+    """TRL's figures of the last logged steps, the log-probabilities of the first as `first_logps/…`, the mean loss.
+
+    From the history, which a checkpoint carries; trl's own mean is of the steps since the last start only.
+    """
+    steps = [entry for entry in history if "rewards/margins" in entry and "loss" in entry]
     if not steps:
         return {}
     first = {f"first_{name}": value for name, value in steps[0].items() if name.startswith("logps/")}
-    return first | {name: value for name, value in steps[-1].items() if "/" in name or name == "loss"}
+    last = {name: value for name, value in steps[-1].items() if "/" in name or name == "loss"}
+    ends = [0, *(entry["step"] for entry in steps)]
+    total = sum(entry["loss"] * (end - start) for entry, start, end in zip(steps, ends, ends[1:], strict=False))
+    return {"train_loss": total / ends[-1], **first, **last}
 
 
-def main() -> None:
-    """Exits with 1 on failure, after one line of what it was in the progress file."""
-    children.end_with_the_run()
-    # Each of several processes has a session of its own, out of reach of a signal to the launcher's group:
-    # so it watches the launcher as well.
-    os.environ[children.RUN_PID] = str(os.getppid())
+def out_of_memory(error: BaseException) -> bool:
+    """Whether `error` is a failed allocation: of torch on a GPU or on a CPU, or of Python."""
+    words = ("out of memory", "can't allocate memory", "not enough memory", "Cannot allocate memory")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)
+
+
+@contextlib.contextmanager
+def holding(job: dict[str, Any]) -> Iterator[None]:
+    """The first process holds the work folder, so that no later training meets this one in it."""
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    with hold(Path(job["work_dir"])):
+        yield
+
+
+def main() -> int:
+    """Exits with EXIT_STOPPED when it was asked to stop, EXIT_OUT_OF_MEMORY or EXIT_FAILED when it failed.
+
+    Launchers turn all of these into 1, so the progress file gets a line of what it was.
+    """
     children.end_with_the_run()
     parser = argparse.ArgumentParser()
     parser.add_argument("--job", required=True, type=Path)
     job = json.loads(parser.parse_args().job.read_text(encoding="utf-8"))
+    stop = StopWish(Path(job["stop_file"]))
+    threading.Thread(target=end_with_the_launcher, args=(os.getppid(), stop), daemon=True).start()
+    return work_on(job, stop)
+
+
+def end_with_the_launcher(launcher: int, stop: StopWish) -> None:
+    """Each of several processes has a session of its own, out of reach of a signal to the launcher's group.
+
+    A launcher ends at once by a SIGTERM to it and its worker, which still saves its checkpoint.
+    """
+    while os.getppid() == launcher:
+        time.sleep(children.WATCH_INTERVAL_S)
+    if stop.felt():
+        time.sleep(ORPHAN_GRACE_S)
+    os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+def work_on(job: dict[str, Any], stop: StopWish) -> int:
+    """One training; its exit status."""
     transformers.logging.disable_progress_bar()
     try:
-        train(job)
-    except Exception as error:
-        message = " ".join(f"{type(error).__name__}: {error}".split())[:600]
-        append_line(Path(job["progress_file"]), {"error": message})
-        raise
+        with holding(job):  # until the last word is written
+            return trained_or_why_not(job, stop)
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
 
 
+def trained_or_why_not(job: dict[str, Any], stop: StopWish) -> int:
+    progress_file = Path(job["progress_file"])
+    try:
+        if train(job, stop):
+            return 0
+    except Exception as error:
+        traceback.print_exc()
+        message = " ".join(f"{type(error).__name__}: {error}".split())[:600]
+        append_line(progress_file, {"error": message, "out_of_memory": out_of_memory(error)})
+        return EXIT_OUT_OF_MEMORY if out_of_memory(error) else EXIT_FAILED
+    append_line(progress_file, {"stopped": True})
+    return EXIT_STOPPED
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,226 @@
+"""What a TRL training is told: trl's arguments, accelerate's configuration, the environment, and the run's name."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from prosetting.config import Settings
+from prosetting.core.artifacts import digest
+from prosetting.core.machine import this_machine
+from prosetting.errors import ConfigError
+from prosetting.trainers.base import TrainingJob
+from prosetting.trainers.checkpoints import CHECKPOINTS_KEPT, SEAL, sha256
+
+# TRL's names less `exo_pair`, which needs a label smoothing that is no setting here.
+LOSSES = (
+    "sigmoid",
+    "sigmoid_norm",
+    "hinge",
+    "ipo",
+    "nca_pair",
+    "robust",
+    "bco_pair",
+    "sppo_hard",
+    "aot",
+    "aot_unpaired",
+    "apo_zero",
+    "apo_down",
+    "discopop",
+    "sft",
+)
+# Of trl's arguments, those without which a checkpoint would go on as another training.
+BINDING = (
+    "learning_rate",
+    "lr_scheduler_type",
+    "num_train_epochs",
+    "beta",
+    "loss_type",
+    "loss_weights",
+    "max_length",
+    "bf16",
+    "fp16",
+    "seed",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where a training keeps its things. All but the quarantine are gone once the model stands."""
+
+    work: Path
+    data: Path
+    partial: Path
+    quarantine: Path
+
+    @classmethod
+    def of(cls, job: TrainingJob) -> Places:
+        work = job.output_dir.with_name(f"{job.output_dir.name}.work")
+        return cls(work, work / "data", work / "model", job.output_dir.with_name("quarantine") / job.output_dir.name)
+
+
+def check_losses(names: Sequence[str]) -> None:
+    """Raises ConfigError for a loss that TRL does not know."""
+    for name in names:
+        if name not in LOSSES:
+            raise ConfigError(
+                f"TRL_LOSS_TYPE names the loss {name!r}, which is not known",
+                next_step=f"choose from {', '.join(LOSSES)}",
+            )
+
+
+def count_pairs(files: Sequence[Path]) -> int:
+    """Rows in parquet files, from their footers."""
+    return sum(pq.ParquetFile(file).metadata.num_rows for file in files)
+
+
+def run_of(settings: Settings, job: TrainingJob) -> str:
+    """Names a training by what decides its weights: the content of the model and of the pairs, and the arguments.
+
+    How pairs are spread over steps of one update is not among them: after an out-of-memory the same run goes on
+    with smaller steps. Paths are not either: a workspace may be moved.
+    """
+    model = Path(job.model_path).expanduser()
+    weights: Any = job.model_path
+    if model.is_dir():
+        weights = {file.name: sha256(file) for file in sorted(model.iterdir()) if file.is_file() and file.name != SEAL}
+    arguments = dpo_arguments(settings, job, settings.trl_batch_size)
+    return digest(
+        weights,
+        [sha256(file) for file in job.train_files],
+        [sha256(file) for file in job.validation_files],
+        {name: arguments[name] for name in BINDING},
+        [settings.trl_num_processes, pairs_in_update(settings)],
+    )
+
+
+def pairs_in_update(settings: Settings) -> int:
+    """Pairs of one process between two updates of the weights."""
+    return settings.trl_batch_size * settings.trl_gradient_accumulation
+
+
+def space_needed(model_path: str) -> int:
+    """Bytes on the disk that a training of this model needs at most; 0 for a name on the hub, which is not known yet.
+
+    Checkpoints in float32 with two AdamW moments, one more than are kept while it is written, and the model.
+    """
+    parameters = sum(map(_parameters, Path(model_path).expanduser().glob("*.safetensors")))
+    return parameters * 4 * (3 * (CHECKPOINTS_KEPT + 1) + 1)
+
+
+def _parameters(file: Path) -> int:
+    """From the header: https://github.com/huggingface/safetensors#format."""
+    with file.open("rb") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(min(size, 100_000_000)))
+    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+
+
+def smaller_batch(batch_size: int, update: int) -> int | None:
+    """The largest step of at most half of `batch_size` pairs that makes up an update of `update`; None below 1."""
+    return next((size for size in range(batch_size // 2, 0, -1) if update % size == 0), None)
+
+
+def dpo_arguments(settings: Settings, job: TrainingJob, batch_size: int) -> dict[str, Any]:
+    """The keyword arguments of trl.DPOConfig that settings decide; all others keep TRL's defaults.
+
+    The reference log-probabilities are computed once before the first step, by the model as it is then:
+    TRL would otherwise load a reference from the path that the model's configuration remembers.
+    """
+    on_cpu = not settings.physical_grpo_gpu
+    return {
+        "precompute_ref_log_probs": True,
+        "learning_rate": settings.trl_learning_rate,
+        "lr_scheduler_type": settings.trl_lr_scheduler,
+        "num_train_epochs": settings.trl_num_epochs,
+        "per_device_train_batch_size": batch_size,
+        "per_device_eval_batch_size": batch_size,
+        "gradient_accumulation_steps": pairs_in_update(settings) // batch_size,
+        "beta": settings.trl_beta,
+        "loss_type": list(settings.trl_loss_type),
+        "loss_weights": list(settings.trl_loss_weights),
+        "max_length": settings.trl_max_length,
+        "gradient_checkpointing": settings.trl_gradient_checkpointing,
+        "bf16": settings.trl_mixed_precision == "bf16",
+        "fp16": settings.trl_mixed_precision == "fp16",
+        "seed": job.seed % 2**32,
+        "data_seed": job.seed % 2**32,
+        "use_cpu": on_cpu,
+        "ddp_find_unused_parameters": False,
+        "dataloader_pin_memory": not on_cpu,
+        "report_to": list(settings.trl_report_to) or "none",
+        "run_name": f"round-{job.round}",
+        "save_strategy": "no",
+        "logging_steps": 0.02,
+        "logging_first_step": True,
+        "logging_nan_inf_filter": False,
+        "disable_tqdm": True,
+    }
+
+
+def worker_job(
+    settings: Settings, job: TrainingJob, run: str, batch_size: int, resume_from: Path | None
+) -> dict[str, Any]:
+    """What the worker is told, JSON-ready."""
+    folder, places = Path(job.model_path).expanduser(), Places.of(job)
+    return {
+        "run": run,
+        "model_path": str(folder) if folder.is_dir() else job.model_path,
+        "train_files": [str(file) for file in job.train_files],
+        "validation_files": [str(file) for file in job.validation_files],
+        "resume_from": str(resume_from) if resume_from else None,
+        "work_dir": str(places.work),
+        "data_dir": str(places.data),
+        "save_to": str(places.partial),
+        "progress_file": str(job.log_file.with_suffix(".progress.jsonl")),
+        "stop_file": str(job.log_file.with_suffix(".stop")),
+        "dpo": dpo_arguments(settings, job, batch_size),
+    }
+
+
+def launch_config(settings: Settings) -> dict[str, Any]:
+    """accelerate's configuration, in a file of its own so that one of the user's has no say.
+
+    `MULTI_GPU` is what makes accelerate start several processes, on CPUs too: `--cpu --num_processes 2`
+    starts one and says nothing. On CPUs the worker's `use_cpu` makes them a gloo group.
+    """
+    several = settings.trl_num_processes > 1
+    return {
+        "compute_environment": "LOCAL_MACHINE",
+        "distributed_type": "MULTI_GPU" if several else "NO",
+        "num_machines": 1,
+        "num_processes": settings.trl_num_processes,
+        "machine_rank": 0,
+        "gpu_ids": "all",
+        "main_process_port": 0,
+        "mixed_precision": settings.trl_mixed_precision,
+        "use_cpu": not settings.physical_grpo_gpu,
+    }
+
+
+def launch_env(settings: Settings, job: TrainingJob) -> dict[str, str]:
+    """What the training processes see beyond the run's environment."""
+    processes = settings.trl_num_processes
+    env = {
+        "CUDA_VISIBLE_DEVICES": ",".join(map(str, settings.physical_grpo_gpu[:processes])),
+        "TENSORBOARD_LOGGING_DIR": str(job.log_file.parent / "trackers" / f"round-{job.round}"),
+        "TOKENIZERS_PARALLELISM": "false",
+        "TQDM_DISABLE": "1",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    }
+    if "OMP_NUM_THREADS" not in os.environ:
+        env["OMP_NUM_THREADS"] = str(max(1, this_machine().cpu_count // processes))
+    if Path(job.model_path).expanduser().is_dir():
+        env["HF_HUB_OFFLINE"] = "1"
+    return env
+
+
+def write_job(file: Path, content: dict[str, Any]) -> None:
+    file.write_text(json.dumps(content, indent=1), encoding="utf-8")

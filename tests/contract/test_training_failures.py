@@ -1,0 +1,220 @@
+"""What a training does when it is interrupted, killed with its run, or short of memory: real launcher, real trl."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_model import build_tiny_model
+from training_jobs import a_job, settings, write_pairs
+from training_zygote import Zygote, zygote
+
+from prosetting.errors import RunStopped, TrainingError
+from prosetting.trainers import trl_trainer
+from prosetting.trainers.base import TrainingJob, TrainingResult
+from prosetting.trainers.checkpoints import Sealed, checkpoints, hold, newest_checkpoint
+from prosetting.trainers.trl_job import Places, run_of, worker_job
+from prosetting.trainers.trl_trainer import TrlTrainer
+
+MANY_STEPS: dict[str, Any] = {"trl_batch_size": 1, "trl_gradient_accumulation": 1, "trl_num_epochs": 5.0}
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Zygote]:
+    with zygote() as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+class ForkedTrainer(TrlTrainer):
+    """Starts the worker as a fork that may allocate `memory_mb`, without a launcher; all else is the product's."""
+
+    def __init__(self, forks: Zygote, *, memory_mb: int = 0, **changes: Any) -> None:
+        super().__init__(settings(**changes))
+        self._forks = forks
+        self._memory_mb = memory_mb
+        self.batch_sizes: list[int] = []
+
+    def _run(self, job: TrainingJob, places: Places, run: str, batch_size: int, checkpoint: Sealed | None) -> None:
+        self.batch_sizes.append(batch_size)
+        told = worker_job(self._settings, job, run, batch_size, checkpoint.folder if checkpoint else None)
+        job.log_file.parent.mkdir(exist_ok=True)
+        progress_file = job.log_file.with_suffix(".progress.jsonl")
+        progress_file.unlink(missing_ok=True)
+        points = {"points_file": str(job.log_file.with_suffix(".points"))}
+        if status := self._forks.train(told | points, memory_mb=self._memory_mb):
+            raise trl_trainer._failure(job, status, progress_file)
+
+
+def new_job(folder: Path, model: Path, pairs: int = 40) -> TrainingJob:
+    folder.mkdir()
+    return a_job(folder, model, train_files=[write_pairs(folder / "train.parquet", range(pairs))])
+
+
+def weights(result: TrainingResult) -> str:
+    return hashlib.sha256((result.model_dir / "model.safetensors").read_bytes()).hexdigest()
+
+
+def until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_interrupted_it_saves_and_the_same_job_goes_on_to_the_same_weights(
+    base: Path, forks: Zygote, tmp_path: Path
+) -> None:
+    job = new_job(tmp_path / "interrupted", base)
+
+    def interrupt(step: int, total: int, loss: float | None) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        TrlTrainer(settings(**MANY_STEPS), on_progress=interrupt, stop_grace_s=30).train(job)
+    places, run = Places.of(job), run_of(settings(**MANY_STEPS), job)
+    saved = newest_checkpoint(places.work, run, places.quarantine)
+    assert saved is not None
+    assert 0 < saved.facts["step"] < 200
+    assert not places.quarantine.exists()
+    heard: list[int] = []
+    resumed = TrlTrainer(settings(**MANY_STEPS), on_progress=lambda step, *_: heard.append(step)).train(job)
+    assert heard[0] > saved.facts["step"]
+    assert resumed.steps == heard[-1] == 200
+    whole = ForkedTrainer(forks, **MANY_STEPS).train(new_job(tmp_path / "whole", base))
+    assert weights(resumed) == weights(whole)
+    assert resumed.metrics == pytest.approx(whole.metrics)
+
+
+def test_a_model_that_stands_whole_is_not_trained_again(base: Path, forks: Zygote, tmp_path: Path) -> None:
+    job = new_job(tmp_path / "job", base)
+    first = ForkedTrainer(forks).train(job)
+    nothing = TrlTrainer(settings())  # whose launcher would leave its configuration beside the log
+    again = nothing.train(job)
+    assert (again.metrics, again.steps, weights(again)) == (first.metrics, first.steps, weights(first))
+    assert not job.log_file.with_suffix(".accelerate.json").exists()
+    places = Places.of(job)
+    places.work.mkdir()
+    job.output_dir.rename(places.partial)  # killed between the seal and the move
+    assert weights(nothing.train(job)) == weights(first)
+    assert not job.log_file.with_suffix(".accelerate.json").exists()
+
+
+def test_a_half_model_and_one_of_other_pairs_go_to_quarantine(base: Path, forks: Zygote, tmp_path: Path) -> None:
+    job = new_job(tmp_path / "job", base)
+    first = weights(ForkedTrainer(forks).train(job))
+    (job.output_dir / "model.safetensors").write_bytes(b"half")
+    assert weights(ForkedTrainer(forks).train(job)) == first
+    other = ForkedTrainer(forks, trl_beta=0.3).train(job)
+    assert weights(other) != first
+    assert {path.name for path in Places.of(job).quarantine.iterdir()} == {"checkpoint-1", "checkpoint-2"}
+
+
+def test_out_of_memory_is_tried_again_with_smaller_steps_of_the_same_update(
+    forks: Zygote, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    wide = build_tiny_model(tmp_path / "model", wide=16384)
+    change: dict[str, Any] = {"trl_batch_size": 8, "trl_gradient_accumulation": 1}
+    change |= {"trl_loss_type": ("sigmoid",), "trl_loss_weights": (1.0,)}
+    trainer = ForkedTrainer(forks, memory_mb=300, **change)
+    with caplog.at_level(logging.WARNING, "prosetting"):
+        short = trainer.train(new_job(tmp_path / "short", wide, 16))
+    assert trainer.batch_sizes[:2] == [8, 4]
+    assert short.batch_size_used == trainer.batch_sizes[-1] < 8
+    assert f"trained with {short.batch_size_used} pairs a step" in short.notes[0]
+    assert "ran out of memory with 8 pairs a step" in caplog.text
+    ample = ForkedTrainer(forks, **change).train(new_job(tmp_path / "ample", wide, 16))
+    assert (ample.batch_size_used, ample.notes, ample.steps) == (8, (), short.steps)
+    assert short.metrics["train_loss"] == pytest.approx(ample.metrics["train_loss"], rel=1e-3)
+
+
+def test_memory_that_never_suffices_is_a_failure_after_three_halvings(forks: Zygote, tmp_path: Path) -> None:
+    wide = build_tiny_model(tmp_path / "model", wide=16384)
+    trainer = ForkedTrainer(forks, memory_mb=300, trl_batch_size=32, trl_gradient_accumulation=1)
+    with pytest.raises(TrainingError, match="out of memory with 4 pairs a step"):
+        trainer.train(new_job(tmp_path / "job", wide))
+    assert trainer.batch_sizes == [32, 16, 8, 4]
+
+
+RUN = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from test_training_failures import TrlTrainer, new_job, settings
+TrlTrainer(settings(**{changes!r})).train(new_job(Path({folder!r}), Path({model!r})))
+"""
+
+
+def processes_of(job: TrainingJob) -> list[int]:
+    """All processes whose command line names this job."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                line = (entry / "cmdline").read_bytes().decode(errors="replace")
+            except OSError:
+                continue
+            if str(job.log_file.with_suffix(".job.json")) in line:
+                found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_killed_run_leaves_no_trainer_and_the_next_one_goes_on(base: Path, tmp_path: Path, processes: int) -> None:
+    changes = {**MANY_STEPS, "trl_num_processes": processes}
+    folder = tmp_path / "killed"
+    job = a_job(tmp_path, base, log_file=folder / "logs" / "trl_r3.log", output_dir=folder / "checkpoint")
+    script = RUN.format(tests=str(Path(__file__).parent), changes=changes, folder=str(folder), model=str(base))
+    run = subprocess.Popen([sys.executable, "-c", script])
+    places = Places.of(job)
+    until(lambda: bool(checkpoints(places.work)))
+    assert len(processes_of(job)) >= processes
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    with hold(places.work):  # as the next run does
+        pass
+    until(lambda: not processes_of(job))
+    job = replace(job, train_files=[folder / "train.parquet"])
+    assert (newest := checkpoints(places.work))
+    heard: list[int] = []
+    resumed = TrlTrainer(settings(**changes), on_progress=lambda step, *_: heard.append(step)).train(job)
+    assert heard[0] > int(newest[-1].name.split("-")[1])
+    whole = TrlTrainer(settings(**changes)).train(new_job(tmp_path / "whole", base))
+    assert weights(resumed) == weights(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_sigterm_to_launcher_and_workers_saves_a_checkpoint_and_says_so(
+    base: Path, tmp_path: Path, processes: int
+) -> None:
+    job = new_job(tmp_path / "job", base)
+
+    def end_all(step: int, total: int, loss: float | None) -> None:
+        for number in processes_of(job):
+            os.kill(number, signal.SIGTERM)
+
+    with pytest.raises(RunStopped):
+        TrlTrainer(settings(**MANY_STEPS, trl_num_processes=processes), on_progress=end_all, stop_grace_s=30).train(job)
+    assert checkpoints(Places.of(job).work)
+    until(lambda: not processes_of(job))
