@@ -218,6 +218,9 @@ class Settings(BaseModel):
         2048, "Longest prompt + attempt; longer ones are cut", unit="tokens", fixed=True, ge=8
     )
     trl_gradient_checkpointing: bool = _setting(True, "Trade time for memory in training")
+    trl_stop_grace: float = _setting(
+        30.0, "How long a training that is asked to stop may take to save a checkpoint", unit="seconds", ge=0
+    )
     trl_report_to: CommaWords = _setting((), "Trackers of transformers to report to: tensorboard,wandb")
 
     # Evaluation

@@ -46,7 +46,18 @@ class Demo:
 
 def clean_env() -> dict[str, str]:
     """The environment without settings of whoever runs the tests; one thread, so that runs compare equal."""
-    ours = ("TEACHER_", "SOLVER_", "TRL_", "AUTO_", "WORKSPACE_", "TOTAL_", "SEED", "QUESTIONS_")
+    ours = (
+        "TEACHER_",
+        "SOLVER_",
+        "TRL_",
+        "AUTO_",
+        "WORKSPACE_",
+        "TOTAL_",
+        "SEED",
+        "QUESTIONS_",
+        "EMBEDDED_",
+        "REWARD_",
+    )
     return {key: value for key, value in os.environ.items() if not key.startswith(ours)} | {"OMP_NUM_THREADS": "1"}
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from prosetting.errors import EXIT_TEACHER_UNAVAILABLE
+
 
 def refused(demo, workspace: Path, *flags: str, code: int = 2) -> str:
     done = demo.run(workspace, *flags)
@@ -20,9 +22,19 @@ def refused(demo, workspace: Path, *flags: str, code: int = 2) -> str:
 QUESTION_FILES = {
     "empty": ("", "the file is empty"),
     "not_json": ("{oops", "line 1"),
-    "wrong_fields": ('{"question": "a?", "answer": "1"}\n{"q": "b?"}', "line 2"),
+    "wrong_fields": ('{"question": 5, "answer": "1"}\n{"q": "b?"}', "line 2"),
     "two_answers": ('{"question": "a?", "answer": "1"}\n{"question": " a? ", "answer": "2"}', "line 2"),
 }
+
+
+def test_a_bad_row_among_good_ones_is_told_and_left_out(demo, tmp_path):
+    file = tmp_path / "some_bad.jsonl"
+    file.write_text('{"question": "a?", "answer": "1"}\n{"q": "b?"}\n')
+    # A teacher that is not there ends the run right after the questions were read.
+    nowhere = ("--teacher-base-url", "http://127.0.0.1:9/v1", "--teacher-max-retries", "0")
+    done = demo.run(tmp_path / "run", "--questions-file", str(file), *nowhere)
+    assert done.returncode == EXIT_TEACHER_UNAVAILABLE
+    assert "some_bad.jsonl, line 2" in done.stderr
 
 
 @pytest.mark.parametrize("name", QUESTION_FILES)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sqlite3
+import subprocess
+import sys
 from itertools import product
 from pathlib import Path
 
 import jsonschema
 import pyarrow.parquet as pq
 import pytest
-from conftest import children_of, read
+from conftest import children_of, clean_env, read
 
 ROUNDS = range(1, 6)
 ROW_KEYS = {
@@ -31,10 +34,15 @@ ROW_KEYS = {
         "parent_id",
         "parent_question",
         "parent_pass_rate",
-        "failed_attempts",
+        "attempt",
+        "attempt_verdict",
+        "analysis",
         "kind",
         "new_question",
         "reference",
+        "solution",
+        "pass_rate",
+        "utility",
     },
 }
 HELDOUT = {
@@ -219,6 +227,46 @@ def test_a_finished_run_started_again_does_nothing_and_says_so(finished, demo):
     assert again.returncode == 0, again.stderr
     assert rows(finished, "SELECT count(*), total(seconds) FROM stages") == before
     assert read(finished / "auto_training_summary.json")["final_status"] == "completed"
+
+
+def test_the_generators_rows_get_their_utility_once_the_next_round_has_measured_them(finished):
+    measured_rows = 0
+    for round_ in ROUNDS:
+        for row in read(finished / "data" / f"round_{round_:02d}_generator_training.json")["rows"]:
+            if round_ == ROUNDS[-1]:
+                assert (row["pass_rate"], row["utility"]) == (None, None)
+                continue
+            rewards = [
+                graded["reward"]
+                for graded in read(finished / "data" / f"round_{round_ + 1:02d}_rewards.json")["rows"]
+                if graded["question_id"] == row["question_id"] and graded["reward"] is not None
+            ]
+            assert row["pass_rate"] == pytest.approx(sum(rewards) / len(rewards))
+            assert row["utility"] == pytest.approx(math.exp(-((row["pass_rate"] - 0.5) ** 2) / 0.08))
+            measured_rows += 1
+    assert measured_rows > 0
+
+
+def test_the_lineage_of_a_new_question_leads_from_its_seed_over_a_failed_attempt_to_its_pairs(finished):
+    row = read(finished / "data" / "round_02_generator_training.json")["rows"][0]
+    command = [sys.executable, "-m", "prosetting", "lineage", row["question_id"], "--workspace-dir", str(finished)]
+    told = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True, env=clean_env())
+    story = json.loads(told.stdout)
+    assert row["parent_id"] in told.stdout
+    assert row["new_question"] in json.dumps(story, ensure_ascii=False)
+    assert row["analysis"] in json.dumps(story, ensure_ascii=False)
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, env=clean_env()).stdout
+    assert "seed" in shown.splitlines()[0]
+    assert "pairs:" in shown
+
+
+def test_the_judge_is_checked_in_every_round_it_judged_in(finished):
+    for round_ in ROUNDS:
+        found = read(finished / "data" / f"round_{round_:02d}_results.json")
+        judge = found["judge"]
+        assert judge["canaries"] == judge["canaries_right"] + judge["canaries_unknown"]
+        assert judge["canaries_right"] > 0 or found["decided_by"]["teacher1"] == 0
+        assert judge["regraded_agree"] + judge["regraded_unknown"] == judge["regraded"] > 0
 
 
 def test_no_child_outlives_the_run(finished):

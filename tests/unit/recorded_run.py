@@ -63,7 +63,7 @@ def _record_round(journal: Journal, round_: int) -> None:
         Stage.NEXT_ROUND_PREP: {},
     }
     for stage, output in outputs.items():
-        journal.finish_stage(round_, stage, "hash", output, 1.0)
+        journal.finish_stage(round_, stage, {}, output, 1.0)
     if trained:
         _score(journal, round_)
 
@@ -85,4 +85,4 @@ def _attempt(journal: Journal, round_: int, *, attempts: int) -> None:
 def _score(journal: Journal, round_: int) -> None:
     value = 0.25 + round_ / 10
     score = HeldoutScore(value, (value - 0.05, value + 0.05), value + 0.2, value + 0.1, questions=4, samples=8)
-    journal.finish_stage(round_, EVALUATION, "hash", {"heldout": asdict(score)}, 1.0)
+    journal.finish_stage(round_, EVALUATION, {}, {"heldout": asdict(score)}, 1.0)

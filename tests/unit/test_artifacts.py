@@ -2,7 +2,14 @@ import json
 
 import pytest
 
-from prosetting.core.artifacts import draw_seed, read_json, replace_atomically, write_json
+from prosetting.core.artifacts import (
+    draw_seed,
+    make_folder,
+    read_json,
+    remove_temporaries,
+    replace_atomically,
+    write_json,
+)
 from prosetting.errors import DataError
 
 
@@ -45,3 +52,25 @@ def test_draws_depend_on_every_part_of_their_name_and_on_nothing_else():
     assert draw_seed(1, 2, "q", 3) == draw_seed(1, 2, "q", 3)
     assert len({draw_seed(1, 2, "q", 3), draw_seed(1, 2, "q", 4), draw_seed(1, 3, "q", 3), draw_seed(12, "q", 3)}) == 4
     assert 0 <= draw_seed("x") < 2**63
+
+
+def test_an_error_of_the_disk_names_the_file(tmp_path):
+    with pytest.raises(OSError, match="No space left") as caught, replace_atomically(tmp_path / "a.json"):
+        raise OSError(28, "No space left on device")
+    assert caught.value.filename == str(tmp_path / "a.json")
+
+
+def test_only_what_killed_writers_left_is_swept(tmp_path):
+    left = tmp_path / "data" / ".a.json.123.tmp"
+    kept = [tmp_path / "data" / name for name in ("a.json", ".b.tmp", "c.123.tmp")]
+    make_folder(tmp_path / "data")
+    for path in (left, *kept):
+        path.write_text("")
+    remove_temporaries(tmp_path)
+    assert sorted((tmp_path / "data").iterdir()) == sorted(kept)
+
+
+def test_folders_are_made_with_those_above_them(tmp_path):
+    make_folder(tmp_path / "a" / "b" / "c")
+    make_folder(tmp_path / "a" / "b" / "c")
+    assert (tmp_path / "a" / "b" / "c").is_dir()

@@ -2,7 +2,7 @@ import sqlite3
 
 import pytest
 
-from prosetting.core.journal import Journal
+from prosetting.core.journal import Journal, TeacherCall, TeacherTotals
 from prosetting.errors import WorkspaceError
 from prosetting.records import Grade, PoolEntry, Question, Trajectory, Verdict, question_id_of
 
@@ -59,12 +59,33 @@ def test_a_failed_transaction_leaves_nothing(journal):
     assert journal.fact("a") == 1
 
 
-def test_a_recorded_teacher_reply_is_recalled_in_another_process(tmp_path):
+def call(reply: str | None, failure: str = "") -> TeacherCall:
+    return TeacherCall("hash", "grade", "http://host/v1", "m", reply, failure, 2, 10, 5, 0.1, 0.5)
+
+
+def test_a_recorded_teacher_reply_is_recalled_in_another_process_and_costs_add_up(tmp_path):
     with Journal(tmp_path / "j.db") as journal:
-        journal.record("hash", "grade", "m", "reply", 1, 10, 5, 0.1)
+        journal.record(call(None, "answers 500"))
+        assert journal.recall("hash") is None
+        assert journal.teacher_totals().failed == 1
+        journal.record(call("reply"))
     with Journal(tmp_path / "j.db") as again:
         assert again.recall("hash") == "reply"
-        assert again.teacher_totals() == {"calls": 1, "prompt_tokens": 10, "completion_tokens": 5}
+        assert again.teacher_totals() == TeacherTotals(
+            calls=1, attempts=4, failed=0, prompt_tokens=20, completion_tokens=10, cost=1.0
+        )
+
+
+def test_a_transaction_inside_another_is_part_of_it(journal):
+    def write_both() -> None:
+        with journal.transaction():
+            journal.set_pool(1, [])
+            journal.set_fact("a", 1)
+            raise RuntimeError("torn")
+
+    with pytest.raises(RuntimeError, match="torn"):
+        write_both()
+    assert journal.fact("a") is None
 
 
 def test_a_journal_of_another_version_is_refused(tmp_path):

@@ -23,26 +23,42 @@ def fail() -> dict:
 
 
 def test_a_stage_that_is_done_is_not_done_again(state):
-    assert state.run_stage(1, Stage.DATA_COLLECTION, ["in"], lambda: {"n": 1}) == {"n": 1}
-    assert state.run_stage(1, Stage.DATA_COLLECTION, ["in"], fail) == {"n": 1}
+    assert state.run_stage(1, Stage.DATA_COLLECTION, {"n": 4}, lambda: {"n": 1}) == {"n": 1}
+    assert state.run_stage(1, Stage.DATA_COLLECTION, {"n": 4}, fail) == {"n": 1}
 
 
-def test_a_stage_done_with_other_inputs_is_refused(state):
-    state.run_stage(1, Stage.DATA_COLLECTION, ["in"], lambda: {})
-    with pytest.raises(WorkspaceError, match="other inputs"):
-        state.run_stage(1, Stage.DATA_COLLECTION, ["other"], fail)
+def test_a_stage_done_with_other_inputs_is_refused_with_each_difference_and_two_ways_out(state):
+    state.run_stage(2, Stage.DATA_GRADING, {"verifier version": "1", "contract": "t/2", "old": 1}, lambda: {})
+    with pytest.raises(WorkspaceError) as refused:
+        state.run_stage(2, Stage.DATA_GRADING, {"verifier version": "2", "contract": "t/2", "new": None}, fail)
+    first, *differences = refused.value.what.splitlines()
+    assert "round 2 · data_grading" in first
+    assert [line.strip() for line in differences] == [
+        "new: nothing there, None now",
+        "old: 1 there, nothing now",
+        "verifier version: '1' there, '2' now",
+    ]
+    assert "put the old values back" in refused.value.next_step
+    assert "prosetting fork --from-round 1 --to DIR" in refused.value.next_step
+
+
+def test_a_stage_is_named_by_its_inputs_alone(state):
+    for round_, n in ((1, 4), (2, 4), (3, 5)):
+        state.run_stage(round_, Stage.DATA_COLLECTION, {"n": n}, dict)
+    names = [state.stage_input_hash(round_, Stage.DATA_COLLECTION) for round_ in (1, 2, 3)]
+    assert names[0] == names[1] != names[2]
 
 
 def test_a_stage_that_fails_leaves_no_marker(state):
     with pytest.raises(ZeroDivisionError):
-        state.run_stage(1, Stage.DATA_COLLECTION, [], lambda: 1 / 0)
-    assert state.run_stage(1, Stage.DATA_COLLECTION, [], lambda: {"n": 2}) == {"n": 2}
+        state.run_stage(1, Stage.DATA_COLLECTION, {}, lambda: 1 / 0)
+    assert state.run_stage(1, Stage.DATA_COLLECTION, {}, lambda: {"n": 2}) == {"n": 2}
 
 
 def test_a_round_is_complete_when_its_five_stages_are(state, tmp_path):
     for stage in Stage:
         assert state.completed_rounds() == []
-        state.run_stage(1, stage, [], dict)
+        state.run_stage(1, stage, {}, dict)
     assert state.completed_rounds() == [1]
     state.write_state("running")
     found = json.loads((tmp_path / "training_state.json").read_text())
@@ -50,7 +66,7 @@ def test_a_round_is_complete_when_its_five_stages_are(state, tmp_path):
 
 
 def test_the_progress_file_tells_done_and_open_stages(state, tmp_path):
-    state.run_stage(1, Stage.DATA_COLLECTION, [], lambda: {"attempts": 8})
+    state.run_stage(1, Stage.DATA_COLLECTION, {}, lambda: {"attempts": 8})
     found = json.loads((tmp_path / "round_01_progress.json").read_text())
     assert found["stages"] == {"data_collection": {"attempts": 8}}
     assert found["open_stages"][0] == "data_grading"

@@ -1,7 +1,7 @@
 """The command line: `prosetting`. Light to import; each command loads what it needs when it is run.
 
 Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 stopped and resumable, 4 workspace in use,
-5 teacher unavailable, 130 Ctrl+C.
+5 teacher unavailable, 6 paused for a person to look, 130 Ctrl+C.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from prosetting import __version__
-from prosetting.cli import doctor, evaluate, grade, report, run, settings, status
+from prosetting.cli import doctor, evaluate, fork, grade, lineage, replay, report, run, selfcheck, settings, status
 from prosetting.cli.settings_flags import EvalCommand, GradeCommand, SettingsCommand, WorkspaceCommand
 from prosetting.errors import EXIT_INTERRUPTED, ProSettingError, RunStopped
 
@@ -31,9 +31,15 @@ app = typer.Typer(
 app.command("run", cls=SettingsCommand, short_help="Start a run, or go on with one")(run.run)
 app.command("status", cls=WorkspaceCommand, short_help="What the run of a workspace is doing")(status.status)
 app.command("report", cls=WorkspaceCommand, short_help="The report of a workspace, finished or not")(report.report)
+app.command("fork", cls=SettingsCommand, short_help="Go on from a round of a workspace, with other settings")(fork.fork)
+app.command("lineage", cls=WorkspaceCommand, short_help="Where a question comes from, and what became of it")(
+    lineage.lineage
+)
+app.command("replay", short_help="Recorded attempts, served as a Solver")(replay.replay)
 app.command("grade", cls=GradeCommand, short_help="Verdicts on recorded attempts")(grade.grade)
 app.command("eval", cls=EvalCommand, short_help="Score a model on files of questions")(evaluate.evaluate)
 app.command("doctor", cls=WorkspaceCommand, short_help="Is everything there that a run needs?")(doctor.doctor)
+app.command("selfcheck", short_help="Does a run survive kill -9 on this disk?")(selfcheck.selfcheck)
 app.command("settings", short_help="The reference page of all settings")(settings.settings)
 
 

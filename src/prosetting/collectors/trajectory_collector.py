@@ -7,13 +7,15 @@ missing, composed as before, so that it ends with the attempts of an uninterrupt
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 
 from prosetting.collectors.solver import Sample, SampleRequest, SamplingParams, Solver
 from prosetting.config import Settings
+from prosetting.core import stopping
 from prosetting.core.artifacts import draw_seed
 from prosetting.core.journal import Journal, Split
 from prosetting.core.progress import Progress
-from prosetting.records import GREEDY_ATTEMPT, Question, Trajectory
+from prosetting.records import GREEDY_ATTEMPT, Question, QuestionId, Trajectory
 
 
 def prompt_of(question: Question, settings: Settings) -> str:
@@ -21,24 +23,31 @@ def prompt_of(question: Question, settings: Settings) -> str:
     return f"{question.text}\n{settings.solver_instruction}" if settings.solver_instruction else question.text
 
 
-def plan_batches(
-    questions: Sequence[Question], attempts: Sequence[int], settings: Settings, *, split: Split, round_: int
+def open_batches(
+    questions: Sequence[Question],
+    attempts: Sequence[int],
+    done: AbstractSet[tuple[QuestionId, int]],
+    settings: Settings,
+    *,
+    split: Split,
+    round_: int,
 ) -> list[list[SampleRequest]]:
-    """All attempts of a round in batches of SOLVER_BATCH_SIZE, prompts of similar length together."""
-    requests = [
-        SampleRequest(
-            question.question_id,
-            attempt,
-            prompt_of(question, settings),
-            None
-            if attempt == GREEDY_ATTEMPT
-            else draw_seed(settings.seed, split, round_, question.question_id, attempt),
-        )
-        for question in sorted(questions, key=lambda question: (len(question.text), question.question_id))
-        for attempt in attempts
-    ]
+    """The batches of SOLVER_BATCH_SIZE of which some attempt is not `done`, prompts of similar length together."""
+    ordered = sorted(questions, key=lambda question: (len(question.text), question.question_id))
+    slots = [(question, attempt) for question in ordered for attempt in attempts]
     size = settings.solver_batch_size
-    return [requests[start : start + size] for start in range(0, len(requests), size)]
+    batches = (slots[start : start + size] for start in range(0, len(slots), size))
+    return [
+        [_request(*slot, settings, split=split, round_=round_) for slot in batch]
+        for batch in batches
+        if any((question.question_id, attempt) not in done for question, attempt in batch)
+    ]
+
+
+def _request(question: Question, attempt: int, settings: Settings, *, split: Split, round_: int) -> SampleRequest:
+    greedy = attempt == GREEDY_ATTEMPT
+    seed = None if greedy else draw_seed(settings.seed, split, round_, question.question_id, attempt)
+    return SampleRequest(question.question_id, attempt, prompt_of(question, settings), seed)
 
 
 class TrajectoryCollector:
@@ -61,12 +70,10 @@ class TrajectoryCollector:
     ) -> None:
         """`solver` is called only when something is left to draw."""
         done = self._journal.attempted(split, round_)
-        batches = plan_batches(questions, attempts, self._settings, split=split, round_=round_)
-        open_batches = [
-            batch for batch in batches if any((request.question_id, request.attempt) not in done for request in batch)
-        ]
-        progress = Progress(f"round {round_} · sampling ({split})", sum(len(batch) for batch in open_batches))
-        for batch in open_batches:
+        batches = open_batches(questions, attempts, done, self._settings, split=split, round_=round_)
+        progress = Progress(f"round {round_} · sampling ({split})", sum(len(batch) for batch in batches))
+        for batch in batches:
+            stopping.check()
             samples = solver().sample(batch, self._params)
             self._journal.add_trajectories(split, [_trajectory(round_, sample) for sample in samples])
             progress.advance(len(batch))

@@ -6,32 +6,65 @@ so that two runs compare equal without it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from prosetting.core.crash_points import kind_of, reached
 from prosetting.errors import DataError
 
 SCHEMA_VERSION = 1
 
 
+_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
+
+
 @contextmanager
 def replace_atomically(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; on success it is synced and renamed over `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Give a temporary path beside `path`; on success it is synced and renamed over `path`, for good on return."""
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    what = kind_of(path)
     try:
+        reached(f"artifact:begun:{what}")
         yield temporary
+        reached(f"artifact:written:{what}")
         _sync(temporary)
+        reached(f"artifact:synced:{what}")
         os.replace(temporary, path)
+        reached(f"artifact:renamed:{what}")
         _sync(path.parent)
+        reached(f"artifact:settled:{what}")
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a write that fails does not say of what
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        # What hinders the write may hinder this too, and must not stand before it.
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and what is missing above it, so that none of them is lost with the power."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync(folder.parent)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what killed writers left. Nobody else may be writing below `folder`."""
+    for name in folder.rglob(".*.tmp"):
+        if _TEMPORARY.fullmatch(name.name):
+            name.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

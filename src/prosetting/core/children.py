@@ -18,6 +18,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from prosetting.core.crash_points import reached
+
 RUN_PID = "PROSETTING_RUN_PID"
 WATCH_INTERVAL_S = 1.0
 END_GRACE_S = 5.0
@@ -37,9 +39,10 @@ def start_child(
     With `pipes`, stdin and stdout are text pipes for a protocol; otherwise stdout goes to the log too.
     """
     log_file.parent.mkdir(parents=True, exist_ok=True)
+    reached(f"child:to_start:{module_and_args[0]}")
     with log_file.open("a") as log:
         stream: IO[str] | int = subprocess.PIPE if pipes else log
-        return subprocess.Popen(
+        child = subprocess.Popen(
             [sys.executable, *python_options, *module_and_args],
             stdin=subprocess.PIPE if pipes else subprocess.DEVNULL,
             stdout=stream,
@@ -49,6 +52,8 @@ def start_child(
             env={**os.environ, "PYTHONUNBUFFERED": "1", **(extra_env or {}), RUN_PID: str(os.getpid())},
             start_new_session=True,
         )
+    reached(f"child:started:{module_and_args[0]}")
+    return child
 
 
 def end_child(child: subprocess.Popen[str]) -> None:
@@ -92,7 +97,15 @@ def _alive(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    return True
+    return not _is_zombie(pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    """Killed, but kept in the process table by a parent that does not look after it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (OSError, IndexError):
+        return False
 
 
 def log_tail(log_file: Path, lines: int = 15) -> str:

@@ -10,16 +10,19 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from prosetting.core.crash_points import connection_class
+from prosetting.core.storage import journal_damaged, pause_for
 from prosetting.errors import WorkspaceError
-from prosetting.records import Grade, PoolEntry, Question, QuestionId, Trajectory, Verdict
+from prosetting.records import Grade, PoolEntry, PoolReason, Question, QuestionId, Trajectory, Verdict
 
-JOURNAL_VERSION = 1
+JOURNAL_VERSION = 3
 Split = Literal["train", "heldout"]
+JudgeCheckKind = Literal["canary", "regraded"]
 
 _SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -38,18 +41,26 @@ CREATE TABLE trajectories (
 CREATE TABLE grades (
     split TEXT NOT NULL, round INTEGER NOT NULL, question_id TEXT NOT NULL, attempt INTEGER NOT NULL,
     verdict TEXT NOT NULL, decided_by TEXT NOT NULL, diagnosis TEXT NOT NULL,
-    PRIMARY KEY (split, round, question_id, attempt)
+    PRIMARY KEY (split, round, question_id, attempt),
+    FOREIGN KEY (split, round, question_id, attempt) REFERENCES trajectories
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE teacher_calls (
-    request_hash TEXT PRIMARY KEY, task TEXT NOT NULL, model TEXT NOT NULL, reply TEXT NOT NULL,
-    attempts INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,
-    latency_s REAL NOT NULL
+    request_hash TEXT PRIMARY KEY, task TEXT NOT NULL, endpoint TEXT NOT NULL, model TEXT NOT NULL,
+    reply TEXT, failure TEXT NOT NULL, attempts INTEGER NOT NULL,
+    prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,
+    latency_s REAL NOT NULL, cost REAL
 ) STRICT;
-CREATE TABLE enhancements (
-    round INTEGER NOT NULL, question_id TEXT NOT NULL, outcome TEXT NOT NULL, PRIMARY KEY (round, question_id)
+CREATE TABLE judge_checks (
+    split TEXT NOT NULL, round INTEGER NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL,
+    expected TEXT NOT NULL, verdict TEXT NOT NULL, evidence TEXT NOT NULL, PRIMARY KEY (split, round, kind, name)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE enhancements (
+    round INTEGER NOT NULL, question_id TEXT NOT NULL, outcome TEXT NOT NULL, admitted_id TEXT,
+    PRIMARY KEY (round, question_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX enhancements_by_admitted ON enhancements (admitted_id) WHERE admitted_id IS NOT NULL;
 CREATE TABLE stages (
-    round INTEGER NOT NULL, stage TEXT NOT NULL, input_hash TEXT NOT NULL, output TEXT NOT NULL,
+    round INTEGER NOT NULL, stage TEXT NOT NULL, inputs TEXT NOT NULL, output TEXT NOT NULL,
     seconds REAL NOT NULL, finished_at REAL NOT NULL, PRIMARY KEY (round, stage)
 ) STRICT;
 CREATE TABLE failures (
@@ -57,51 +68,99 @@ CREATE TABLE failures (
 ) STRICT;
 """
 
+# The rounds so far, one by one: what is keyed by (round, question) is then found by its key.
+_EACH_ROUND = (
+    "WITH RECURSIVE each_round (n) AS"
+    " (SELECT 1 UNION ALL SELECT n + 1 FROM each_round WHERE n < (SELECT max(round) FROM pools))"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class StageRecord:
-    """A stage that is done: the hash of what went in, what came out, how long it took."""
+    """A stage that is done: what went in (content as digests), what came out, how long it took."""
 
-    input_hash: str
+    inputs: dict[str, Any]
     output: dict[str, Any]
     seconds: float
     finished_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherCall:
+    """One request to a teacher: what it cost, and its reply once there is a usable one.
+
+    `attempts` counts HTTP calls. Tokens are those of all replies, also of unusable ones: they were paid for.
+    `failure` says why there is no reply yet, empty with one. `cost` is None where no price is configured.
+    """
+
+    request_hash: str
+    task: str
+    endpoint: str
+    model: str
+    reply: str | None
+    failure: str
+    attempts: int
+    prompt_tokens: int
+    completion_tokens: int
+    latency_s: float
+    cost: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeCheckRow:
+    """What Teacher1 said of an attempt whose verdict is known."""
+
+    kind: JudgeCheckKind
+    name: str
+    expected: Verdict
+    verdict: Verdict
+
+    @property
+    def passed(self) -> bool:
+        return self.verdict is self.expected
+
+    @property
+    def failed(self) -> bool:
+        """The opposite of what is right; `unknown` is neither passed nor failed."""
+        return self.verdict not in (self.expected, Verdict.UNKNOWN)
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherTotals:
+    """`calls` counts requests, `attempts` HTTP calls; `failed` requests have no usable reply yet."""
+
+    calls: int
+    attempts: int
+    failed: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float | None
 
 
 class Journal:
     """Open with `Journal(path)`; readers beside the run use `read_only=True`."""
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
-        self._path = path
-        new = not path.exists()
-        if new and read_only:
+        self.path = path
+        refuse_other_version(path)
+        if read_only and not (path.exists() and path.stat().st_size):
             raise WorkspaceError(f"no run has been started in {path.parent}", next_step="start one: prosetting run")
         try:
             target = f"file:{path}?mode=ro" if read_only else f"file:{path}"
-            self._db = sqlite3.connect(target, uri=True, isolation_level=None, timeout=30)
+            self._db = sqlite3.connect(target, uri=True, isolation_level=None, timeout=30, factory=connection_class())
             self._db.execute("PRAGMA journal_mode" if read_only else f"PRAGMA journal_mode={journal_mode()}")
             self._db.execute("PRAGMA synchronous=FULL")
-            if new:
+            self._db.execute("PRAGMA foreign_keys=ON")
+            if not read_only and not self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
                 self._create()
-            self._check_version()
         except sqlite3.DatabaseError as error:
-            raise WorkspaceError(
-                f"the journal {path} cannot be read: {error}",
-                next_step="set another WORKSPACE_DIR, or restore it",
-            ) from error
+            raise pause_for(error, path.parent) or journal_damaged(path, error) from error
 
     def _create(self) -> None:
         with self.transaction():
             for statement in _SCHEMA.split(";"):
                 self._db.execute(statement)
             self.set_fact("journal_version", JOURNAL_VERSION)
-
-    def _check_version(self) -> None:
-        if (found := self.fact("journal_version")) != JOURNAL_VERSION:
-            raise WorkspaceError(
-                f"{self._path} is of journal version {found}, this program reads {JOURNAL_VERSION}",
-                next_step="use the version that made it, or set another WORKSPACE_DIR",
-            )
 
     def close(self) -> None:
         self._db.close()
@@ -114,14 +173,19 @@ class Journal:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All writes inside are committed together, or none."""
+        """All writes inside are committed together, or none. One inside another joins it."""
+        if self._db.in_transaction:
+            yield
+            return
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            # A full disk may have rolled back already.
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
 
     # Facts of the run as a whole
 
@@ -159,6 +223,49 @@ class Journal:
         )
         return [PoolEntry(Question(*row[:6]), row[6]) for row in rows]
 
+    def known_questions(self, round_: int) -> list[Question]:
+        """Every question of the pools up to this round, in question-id order."""
+        rows = self._db.execute(
+            "SELECT question_id, text, reference, solution, kind, parent_id FROM questions"
+            " WHERE question_id IN (SELECT question_id FROM pools WHERE round <= ?) ORDER BY question_id",
+            (round_,),
+        )
+        return [Question(*row) for row in rows]
+
+    def question(self, question_id: QuestionId) -> Question | None:
+        row = self._db.execute(
+            "SELECT question_id, text, reference, solution, kind, parent_id FROM questions WHERE question_id = ?",
+            (question_id,),
+        ).fetchone()
+        return Question(*row) if row else None
+
+    def question_ids(self, prefix: str, most: int) -> list[QuestionId]:
+        """The first `most` ids that begin so, in order."""
+        rows = self._db.execute(
+            "SELECT question_id FROM questions WHERE question_id >= ?1 AND question_id < ?1 || char(0x10ffff)"
+            " ORDER BY question_id LIMIT ?2",
+            (prefix, most),
+        )
+        return [QuestionId(row[0]) for row in rows]
+
+    def rounds_of(self, question_id: QuestionId) -> dict[int, PoolReason]:
+        """The rounds whose pools hold a question, and why."""
+        rows = self._db.execute(
+            f"{_EACH_ROUND} SELECT p.round, reason FROM each_round CROSS JOIN pools p"
+            " ON p.round = n AND p.question_id = ? ORDER BY p.round",
+            (question_id,),
+        )
+        return {row[0]: row[1] for row in rows}
+
+    def written_from(self, question_id: QuestionId) -> list[tuple[int, dict[str, Any], QuestionId | None]]:
+        """What Teacher2 made of a question: the round, the outcome, and the new question's id where it was admitted."""
+        rows = self._db.execute(
+            f"{_EACH_ROUND} SELECT e.round, outcome, admitted_id FROM each_round CROSS JOIN enhancements e"
+            " ON e.round = n AND e.question_id = ? ORDER BY e.round",
+            (question_id,),
+        )
+        return [(row[0], json.loads(row[1]), row[2]) for row in rows]
+
     # Attempts and grades
 
     def add_trajectories(self, split: Split, trajectories: Iterable[Trajectory]) -> None:
@@ -194,6 +301,16 @@ class Journal:
         )
         return (Trajectory(*row) for row in rows)
 
+    def response(self, round_: int, question_id: QuestionId, attempt: int) -> str:
+        """The text of one attempt of the train split. Raises KeyError when there is none."""
+        row = self._db.execute(
+            "SELECT response FROM trajectories WHERE split = 'train' AND round = ? AND question_id = ? AND attempt = ?",
+            (round_, question_id, attempt),
+        ).fetchone()
+        if row is None:
+            raise KeyError((round_, question_id, attempt))
+        return str(row[0])
+
     def ungraded(self, split: Split, round_: int) -> list[Trajectory]:
         """Attempts without a verdict, and those whose verdict is unknown: they are tried again."""
         rows = self._db.execute(
@@ -205,10 +322,29 @@ class Journal:
         )
         return [Trajectory(*row) for row in rows]
 
+    def left_to_teacher(self, split: Split, round_: int) -> list[tuple[Trajectory, Verdict | None]]:
+        """Attempts that nothing but the teacher could decide, with the verdict they have so far."""
+        rows = self._db.execute(
+            "SELECT t.round, question_id, attempt, response, finish_reason, completion_tokens, g.verdict"
+            " FROM trajectories t LEFT JOIN grades g USING (split, round, question_id, attempt)"
+            " WHERE split = ? AND round = ?"
+            " AND (g.verdict IS NULL OR g.decided_by = 'teacher1' OR g.verdict = 'unknown' AND g.decided_by = 'rules')"
+            " ORDER BY question_id, attempt",
+            (split, round_),
+        )
+        return [(Trajectory(*row[:6]), Verdict(row[6]) if row[6] else None) for row in rows]
+
     def add_grades(self, split: Split, grades: Iterable[Grade]) -> None:
+        """A verdict that is decided stays when `unknown` comes later.
+
+        Raises sqlite3.IntegrityError, and keeps none of them, where an attempt is not in the journal.
+        """
         with self.transaction():
             self._db.executemany(
-                "INSERT OR REPLACE INTO grades VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO grades VALUES (?, ?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT DO UPDATE SET"
+                " verdict = excluded.verdict, decided_by = excluded.decided_by, diagnosis = excluded.diagnosis"
+                " WHERE verdict = 'unknown' OR excluded.verdict != 'unknown'",
                 ((split, g.round, g.question_id, g.attempt, g.verdict, g.decided_by, g.diagnosis) for g in grades),
             )
 
@@ -228,6 +364,20 @@ class Journal:
                 Grade(round_, trajectory.question_id, trajectory.attempt, Verdict(row[6]), row[7], row[8]),
             )
 
+    def attempts_of(self, split: Split, round_: int, question_id: QuestionId) -> list[tuple[Trajectory, Grade | None]]:
+        """One question's attempts in order, each with its grade once it has one."""
+        rows = self._db.execute(
+            "SELECT t.round, question_id, attempt, response, finish_reason, completion_tokens,"
+            " verdict, decided_by, diagnosis"
+            " FROM trajectories t LEFT JOIN grades g USING (split, round, question_id, attempt)"
+            " WHERE split = ? AND round = ? AND question_id = ? ORDER BY attempt",
+            (split, round_, question_id),
+        )
+        return [
+            (Trajectory(*row[:6]), Grade(round_, question_id, row[2], Verdict(row[6]), *row[7:]) if row[6] else None)
+            for row in rows
+        ]
+
     def verdict_counts(self, split: Split, round_: int) -> dict[tuple[str, str], int]:
         """How many attempts have which verdict, from whom; ("", "") counts those not graded yet."""
         rows = self._db.execute(
@@ -242,37 +392,50 @@ class Journal:
 
     def recall(self, request_hash: str) -> str | None:
         row = self._db.execute("SELECT reply FROM teacher_calls WHERE request_hash = ?", (request_hash,)).fetchone()
-        return str(row[0]) if row else None
+        return row[0] if row else None
 
-    def record(
-        self,
-        request_hash: str,
-        task: str,
-        model: str,
-        reply: str,
-        attempts: int,
-        prompt_tokens: int,
-        completion_tokens: int,
-        latency_s: float,
-    ) -> None:
+    def record(self, call: TeacherCall) -> None:
+        """Keep what a request has cost so far and, once it brought one, its reply. Costs of several tries add up."""
         self._db.execute(
-            "INSERT OR IGNORE INTO teacher_calls VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (request_hash, task, model, reply, attempts, prompt_tokens, completion_tokens, latency_s),
+            "INSERT INTO teacher_calls VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (request_hash) DO UPDATE SET reply = coalesce(excluded.reply, reply),"
+            " failure = excluded.failure, attempts = attempts + excluded.attempts,"
+            " prompt_tokens = prompt_tokens + excluded.prompt_tokens,"
+            " completion_tokens = completion_tokens + excluded.completion_tokens,"
+            " latency_s = latency_s + excluded.latency_s,"
+            " cost = CASE WHEN cost IS NULL THEN excluded.cost ELSE cost + coalesce(excluded.cost, 0) END",
+            (
+                call.request_hash,
+                call.task,
+                call.endpoint,
+                call.model,
+                call.reply,
+                call.failure,
+                call.attempts,
+                call.prompt_tokens,
+                call.completion_tokens,
+                call.latency_s,
+                call.cost,
+            ),
         )
 
-    def teacher_totals(self) -> dict[str, int]:
-        """Calls and tokens so far."""
+    def teacher_totals(self) -> TeacherTotals:
+        """What the teachers have cost so far."""
         row = self._db.execute(
-            "SELECT count(*), coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0) FROM teacher_calls"
+            "SELECT count(*), coalesce(sum(attempts), 0), coalesce(sum(reply IS NULL), 0),"
+            " coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0), sum(cost) FROM teacher_calls"
         ).fetchone()
-        return dict(zip(("calls", "prompt_tokens", "completion_tokens"), row, strict=True))
+        return TeacherTotals(*row)
 
     # Teacher2's outcome for each failed question of a round
 
-    def add_enhancement(self, round_: int, question_id: QuestionId, outcome: dict[str, Any]) -> None:
+    def add_enhancement(
+        self, round_: int, question_id: QuestionId, outcome: dict[str, Any], admitted_id: QuestionId | None = None
+    ) -> None:
+        """`question_id` is the parent; `admitted_id` the question made from it, once it is in a pool."""
         self._db.execute(
-            "INSERT OR REPLACE INTO enhancements VALUES (?, ?, ?)",
-            (round_, question_id, json.dumps(outcome, ensure_ascii=False)),
+            "INSERT OR REPLACE INTO enhancements VALUES (?, ?, ?, ?)",
+            (round_, question_id, json.dumps(outcome, ensure_ascii=False), admitted_id),
         )
 
     def enhancements(self, round_: int) -> dict[QuestionId, dict[str, Any]]:
@@ -281,24 +444,85 @@ class Journal:
         )
         return {QuestionId(row[0]): json.loads(row[1]) for row in rows}
 
+    def admitted(self, round_: int) -> list[Question]:
+        """The questions that Teacher2 wrote in a round and the gate let in, in question-id order."""
+        rows = self._db.execute(
+            "SELECT q.question_id, text, reference, solution, kind, parent_id"
+            " FROM enhancements e JOIN questions q ON q.question_id = e.admitted_id"
+            " WHERE e.round = ? ORDER BY q.question_id",
+            (round_,),
+        )
+        return [Question(*row) for row in rows]
+
+    def origin(self, question_id: QuestionId) -> tuple[int, QuestionId, dict[str, Any]] | None:
+        """Where a question of Teacher2 comes from: the round, the parent and the outcome; None for a seed question."""
+        row = self._db.execute(
+            "SELECT round, question_id, outcome FROM enhancements WHERE admitted_id = ?", (question_id,)
+        ).fetchone()
+        return (row[0], QuestionId(row[1]), json.loads(row[2])) if row else None
+
+    # Checks of the judge: what Teacher1 said where the right verdict is known
+
+    def add_judge_check(
+        self,
+        split: Split,
+        round_: int,
+        kind: JudgeCheckKind,
+        name: str,
+        expected: Verdict,
+        verdict: Verdict,
+        evidence: str,
+    ) -> None:
+        """`name` tells checks of one kind apart; `evidence` is what a person needs to see why it failed."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO judge_checks VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (split, round_, kind, name, expected, verdict, evidence),
+        )
+
+    def judge_checks(self, split: Split, round_: int) -> list[JudgeCheckRow]:
+        """A round's checks, by kind and name."""
+        rows = self._db.execute(
+            "SELECT kind, name, expected, verdict FROM judge_checks WHERE split = ? AND round = ? ORDER BY kind, name",
+            (split, round_),
+        )
+        return [JudgeCheckRow(row[0], row[1], Verdict(row[2]), Verdict(row[3])) for row in rows]
+
     # Stages and failures
 
-    def finish_stage(self, round_: int, stage: str, input_hash: str, output: dict[str, Any], seconds: float) -> None:
+    def finish_stage(
+        self, round_: int, stage: str, inputs: dict[str, Any], output: dict[str, Any], seconds: float
+    ) -> None:
+        texts = [json.dumps(part, ensure_ascii=False) for part in (inputs, output)]
         self._db.execute(
-            "INSERT OR REPLACE INTO stages VALUES (?, ?, ?, ?, ?, ?)",
-            (round_, stage, input_hash, json.dumps(output, ensure_ascii=False), seconds, time.time()),
+            "INSERT OR REPLACE INTO stages VALUES (?, ?, ?, ?, ?, ?)", (round_, stage, *texts, seconds, time.time())
         )
 
     def stage(self, round_: int, stage: str) -> StageRecord | None:
         row = self._db.execute(
-            "SELECT input_hash, output, seconds, finished_at FROM stages WHERE round = ? AND stage = ?",
+            "SELECT inputs, output, seconds, finished_at FROM stages WHERE round = ? AND stage = ?",
             (round_, stage),
         ).fetchone()
-        return StageRecord(row[0], json.loads(row[1]), row[2], row[3]) if row else None
+        return StageRecord(json.loads(row[0]), json.loads(row[1]), row[2], row[3]) if row else None
+
+    def set_stage_output(self, round_: int, stage: str, output: dict[str, Any]) -> None:
+        """Tell otherwise what a stage that is done came to: its files stand somewhere else now."""
+        self._db.execute(
+            "UPDATE stages SET output = ? WHERE round = ? AND stage = ?",
+            (json.dumps(output, ensure_ascii=False), round_, stage),
+        )
+
+    def rounds_with(self, stage: str) -> list[int]:
+        """The rounds in which a stage is done."""
+        rows = self._db.execute("SELECT round FROM stages WHERE stage = ? ORDER BY round", (stage,))
+        return [row[0] for row in rows]
 
     def stages_done(self, round_: int) -> list[str]:
         rows = self._db.execute("SELECT stage FROM stages WHERE round = ? ORDER BY finished_at", (round_,))
         return [row[0] for row in rows]
+
+    def rounds_begun(self) -> int:
+        """The last round of which a stage is done, 0 before the first."""
+        return int(self._db.execute("SELECT coalesce(max(round), 0) FROM stages").fetchone()[0])
 
     def run_seconds(self) -> float:
         """How long the run has worked, all sessions; one that was killed counts with the stages it finished."""
@@ -311,6 +535,25 @@ class Journal:
     def failures(self) -> list[dict[str, Any]]:
         rows = self._db.execute("SELECT round, stage, message FROM failures ORDER BY at")
         return [dict(zip(("round", "stage", "message"), row, strict=True)) for row in rows]
+
+
+def refuse_other_version(path: Path) -> None:
+    """Raises WorkspaceError for a journal of another version; touches neither it nor its folder.
+
+    `immutable` leaves even a commit that was cut short to whoever opens the journal to write.
+    """
+    if not (path.exists() and path.stat().st_size):
+        return
+    with closing(sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)) as db:
+        try:
+            row = db.execute("SELECT value FROM facts WHERE name = 'journal_version'").fetchone()
+        except sqlite3.DatabaseError:
+            return  # damaged, or not created yet: for `Journal` to tell
+    if row and row[0] != str(JOURNAL_VERSION):
+        raise WorkspaceError(
+            f"{path} is of journal version {row[0]}, this program reads {JOURNAL_VERSION}",
+            next_step="use the version that made it, or set another WORKSPACE_DIR",
+        )
 
 
 def journal_mode() -> str:

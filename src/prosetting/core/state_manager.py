@@ -1,16 +1,18 @@
 """Which stages of which round are done, and the state files that tell people so.
 
-A stage is skipped because its marker in the journal matches the hash of its inputs, not because a file exists.
+A stage is skipped because its marker in the journal holds the inputs that it would have now, not because a file
+exists. Inputs are named: settings as they are, content as digests, earlier stages by the digest of their own inputs.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from prosetting.core.artifacts import digest, write_json
+from prosetting.core.crash_points import reached
 from prosetting.core.journal import Journal
 from prosetting.core.workspace import Workspace
 from prosetting.errors import WorkspaceError
@@ -31,17 +33,28 @@ class StateManager:
         self._workspace = workspace
         self._journal = journal
         self._total_rounds = total_rounds
-        self.current: tuple[int, str] = (1, Stage.DATA_COLLECTION)
+        self.current = self._latest()
 
-    def run_stage(self, round_: int, stage: str, inputs: Any, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The stage's output: remembered when it is done, else from `work`, which is committed on return."""
-        input_hash = digest(stage, inputs)
+    def _latest(self) -> tuple[int, str]:
+        """The stage that was done last: where a run stands that has nothing left to do."""
+        for round_ in range(self._total_rounds, 0, -1):
+            if done := self._journal.stages_done(round_):
+                return round_, done[-1]
+        return 1, Stage.DATA_COLLECTION
+
+    def run_stage(
+        self, round_: int, stage: str, inputs: dict[str, Any], work: Callable[[], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """The stage's output: remembered when it is done, else from `work`, which is committed on return.
+
+        Raises WorkspaceError, naming what differs, for a stage that was done with other inputs.
+        """
         done = self._journal.stage(round_, stage)
         if done is not None:
-            if done.input_hash != input_hash:
+            if changed := differences(done.inputs, inputs):
                 raise WorkspaceError(
-                    f"round {round_} · {stage} was done with other inputs than this program and these settings give",
-                    next_step="go on with the version and settings it was made with, or set another WORKSPACE_DIR",
+                    "\n    ".join([f"round {round_} · {stage} was done with other inputs than it has now:", *changed]),
+                    next_step=two_ways_out(max(0, round_ - 1), "the last round that this leaves as it is"),
                 )
             return done.output
         self.current = (round_, stage)
@@ -49,19 +62,22 @@ class StateManager:
         if stage != CONCLUSION:
             log.info("round %d · %s", round_, stage)
         started = time.monotonic()
+        reached(f"stage:begun:{stage}")
         output = work()
         seconds = time.monotonic() - started
-        self._journal.finish_stage(round_, stage, input_hash, output, seconds)
-        self._write_progress(round_)
+        reached(f"stage:worked:{stage}")
+        self._journal.finish_stage(round_, stage, inputs, output, seconds)
+        reached(f"stage:marked:{stage}")
+        self.write_progress(round_)
         if stage != CONCLUSION:
             log.info("round %d · %s done in %.1f s · %s", round_, stage, seconds, _brief(output))
         return output
 
     def stage_input_hash(self, round_: int, stage: str) -> str:
-        """The marker of a stage that is done; later stages put it among their inputs."""
+        """Names a stage that is done by what went into it; later stages put it among their inputs."""
         record = self._journal.stage(round_, stage)
         assert record is not None, f"round {round_} · {stage} is not done"
-        return record.input_hash
+        return digest(stage, record.inputs)
 
     def completed_rounds(self) -> list[int]:
         """Rounds whose five stages are done."""
@@ -69,7 +85,7 @@ class StateManager:
         return [r for r in range(1, self._total_rounds + 1) if stages <= set(self._journal.stages_done(r))]
 
     def write_state(self, status: str, error: str = "") -> None:
-        """`training_state.json`: where the run stands. `status`: running, completed, stopped, failed."""
+        """`training_state.json`: where the run stands. `status`: running, completed, stopped, paused, failed."""
         completed = self.completed_rounds()
         write_json(
             self._workspace.state,
@@ -84,7 +100,8 @@ class StateManager:
             },
         )
 
-    def _write_progress(self, round_: int) -> None:
+    def write_progress(self, round_: int) -> None:
+        """`round_XX_progress.json`: what each stage of a round came to."""
         records = {stage: self._journal.stage(round_, stage) for stage in self._journal.stages_done(round_)}
         write_json(
             self._workspace.progress(round_),
@@ -96,6 +113,28 @@ class StateManager:
             seconds={stage: round(record.seconds, 2) for stage, record in records.items() if record},
             finished_at={stage: record.finished_at for stage, record in records.items() if record},
         )
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two sets of named values, a line each, by name."""
+    absent = object()
+    return [
+        f"{name}: {_shown(before, name)} there, {_shown(now, name)} now"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name, absent) != now.get(name, absent)
+    ]
+
+
+def _shown(values: Mapping[str, Any], name: str) -> str:
+    return repr(values[name]) if name in values else "nothing"
+
+
+def two_ways_out(round_: int, why: str) -> str:
+    """What to do about a difference: undo it, or go on with it in a workspace of its own."""
+    return (
+        "put the old values back to go on here, or go on with the new ones in another workspace,"
+        f" after round {round_} ({why}):\n    prosetting fork --from-round {round_} --to DIR"
+    )
 
 
 def _brief(output: dict[str, Any]) -> str:

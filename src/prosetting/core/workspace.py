@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import platform
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from prosetting.config import Settings
+from prosetting.core.artifacts import make_folder, remove_temporaries
+from prosetting.core.crash_points import reached
 from prosetting.errors import WorkspaceError, WorkspaceInUse
+
+log = logging.getLogger("prosetting")
+
+
+NAMELESS_FOR_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +82,28 @@ class Workspace:
     def create(self) -> None:
         """Make the folders. Raises WorkspaceError where that is not allowed."""
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            self.logs.mkdir(parents=True, exist_ok=True)
+            make_folder(self.root)
+            make_folder(self.logs)
             probe = self.root / ".write_probe"
             probe.write_text("")
-            probe.unlink()
+            probe.unlink(missing_ok=True)
             for name in ("data", "datasets", "training_data", "training_results", "checkpoints", "results"):
-                (self.root / name).mkdir(exist_ok=True)
+                make_folder(self.root / name)
+            reached("workspace:made")
         except OSError as error:
             raise WorkspaceError(
                 f"the workspace {self.root} cannot be written: {error.strerror or error}",
                 next_step="set WORKSPACE_DIR to a folder that you may write, or mend its permissions",
             ) from error
+
+    def quarantine(self, path: Path, why: str) -> Path:
+        """Move what is damaged out of the way, into `quarantine/`, and say so; where it went."""
+        stem = "__".join(path.relative_to(self.root).parts)
+        make_folder(self.root / "quarantine")
+        kept = next(free for n in range(1, 10_000) if not (free := self.root / "quarantine" / f"{stem}.{n}").exists())
+        shutil.move(path, kept)
+        log.warning("%s is damaged (%s): kept as %s", path, why, kept)
+        return kept
 
 
 class WorkspaceLock:
@@ -96,21 +115,20 @@ class WorkspaceLock:
 
     def __enter__(self) -> WorkspaceLock:
         stream = self._path.open("a+")
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            stream.seek(0)
-            holder = stream.read() or "an unknown process"
+        if holder := _take(stream):
             stream.close()
             raise WorkspaceInUse(
                 f"another run holds {self._path.parent}: {holder}",
                 next_step="wait for it, stop it, or set another WORKSPACE_DIR",
-            ) from None
-        stream.truncate(0)
+            )
+        reached("lock:taken")
         since = time.strftime("%Y-%m-%d %H:%M:%S")
+        stream.truncate(0)
         stream.write(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": since}))
         stream.flush()
         self._stream = stream
+        reached("lock:written")
+        remove_temporaries(self._path.parent)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -118,3 +136,34 @@ class WorkspaceLock:
             self._stream.truncate(0)
             self._stream.close()
             self._stream = None
+
+
+def _take(stream: IO[str]) -> str:
+    """Lock the file: empty when that was done, else who holds it.
+
+    For a moment the holder may not have written its name yet, or a killed one's child that was just being started
+    holds on in its place: neither lasts.
+    """
+    deadline = time.monotonic() + NAMELESS_FOR_S
+    while True:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return ""
+        except BlockingIOError:
+            stream.seek(0)
+            text = stream.read()
+        if _names_a_live_process(text) or time.monotonic() > deadline:
+            return text or "an unknown process"
+        time.sleep(0.01)
+
+
+def _names_a_live_process(text: str) -> bool:
+    try:
+        holder = json.loads(text)
+        if holder["host"] == platform.node():
+            os.kill(holder["pid"], 0)
+    except (ValueError, KeyError, TypeError, ProcessLookupError):
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -70,7 +70,7 @@ def save_pairs(folder: Path, round_: int, pairs: Iterable[PreferencePair]) -> Pa
 
 
 def _writer(path: Path) -> Any:
-    return pq.ParquetWriter(path, PAIR_SCHEMA, compression="zstd", use_dictionary=True)
+    return pq.ParquetWriter(path, PAIR_SCHEMA, compression="zstd", use_dictionary=True, write_page_checksum=True)
 
 
 def _chunks(pairs: Iterable[PreferencePair]) -> Iterator[list[PreferencePair]]:

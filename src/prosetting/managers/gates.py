@@ -13,6 +13,7 @@ from enum import Enum, auto
 from typing import Protocol, TextIO
 
 from prosetting.config import Settings
+from prosetting.core import stopping
 from prosetting.errors import ProSettingError, RunStopped, TrainingError
 
 log = logging.getLogger("prosetting")
@@ -58,7 +59,8 @@ class AutomaticGate:
                 settings.auto_max_retries + 1,
                 settings.auto_retry_delay,
             )
-            time.sleep(settings.auto_retry_delay)
+            with stopping.at_once():
+                time.sleep(settings.auto_retry_delay)
             return AfterFailure.RETRY
         if settings.auto_continue_on_failure and isinstance(error, TrainingError):
             return AfterFailure.SKIP_TRAINING
@@ -89,7 +91,8 @@ class AskingGate:
     def _ask(self, prompt: str, accepted: str) -> str:
         while True:
             self._say(prompt)
-            line = self._input.readline()
+            with stopping.at_once():
+                line = self._input.readline()
             if not line:
                 return "q"
             if (answer := line.strip().lower()[:1]) and answer in accepted:

@@ -16,6 +16,7 @@ from typing import Any
 from prosetting.collectors.solver import Solver
 from prosetting.collectors.trajectory_collector import TrajectoryCollector, prompt_of
 from prosetting.config import Settings
+from prosetting.core import stopping
 from prosetting.core.artifacts import digest, write_json
 from prosetting.core.journal import Journal, Split
 from prosetting.core.state_manager import CONCLUSION, EVALUATION, StateManager
@@ -24,18 +25,23 @@ from prosetting.datasets.data_saver import save_pairs
 from prosetting.datasets.dpo_data_converter import pairs_of_question
 from prosetting.errors import SolverError, TeacherUnavailable, TrainingError
 from prosetting.evaluation.benchmark import score_checkpoint
+from prosetting.managers.binding import bound_to
 from prosetting.managers.gates import AfterFailure, Gate
 from prosetting.managers.question_manager import QuestionManager, by_id
+from prosetting.managers.room import check_room_for
 from prosetting.managers.round_files import RoundFiles
 from prosetting.managers.run_summary import round_summary
 from prosetting.processors.answer_verifier import VERIFIER_VERSION
-from prosetting.processors.reward_calculator import RewardCalculator, count_grades
+from prosetting.processors.reward_calculator import RewardCalculator, count_grades, judge_health
 from prosetting.records import Checkpoint, Question, Stage
 from prosetting.teachers.base import Teacher
 from prosetting.teachers.prompts import PROMPT_VERSION
 from prosetting.trainers.base import Trainer, TrainingJob, TrainingResult
 
 log = logging.getLogger("prosetting")
+PAIRING = ("seed", "solver_instruction", "max_pairs_per_question", "shuffle_labels", "reference_as_chosen")
+Inputs = dict[str, Any]
+"""What a stage depends on, by name: settings as they are, content as digests."""
 RETRYABLE = (SolverError, TrainingError, TeacherUnavailable)
 
 
@@ -50,6 +56,7 @@ class Engines:
     rewards: RewardCalculator
     questions: QuestionManager
     files: RoundFiles
+    reward_fingerprint: str
 
 
 class RoundController:
@@ -112,31 +119,34 @@ class RoundController:
             self.evaluate(0)
         self._stage(round_, Stage.DATA_COLLECTION, self._collection_inputs, self.collect)
         self._stage(round_, Stage.DATA_GRADING, self._grading_inputs, self.grade)
-        self._stage(round_, Stage.DPO_CONVERSION, self._conversion_inputs, self.convert)
+        self._stage(round_, Stage.DPO_CONVERSION, self._graded_inputs, self.convert)
         self._stage(round_, Stage.TRL_TRAINING, self._training_inputs, self.train)
-        self._stage(round_, Stage.NEXT_ROUND_PREP, self._preparation_inputs, self.prepare_next)
+        self._stage(round_, Stage.NEXT_ROUND_PREP, self._graded_inputs, self.prepare_next)
         self.evaluate(round_)
-        self.state.run_stage(round_, CONCLUSION, self._weights_hash(round_), lambda: self._conclude(round_))
+        concluded = {"weights": self._weights_hash(round_)}
+        self.state.run_stage(round_, CONCLUSION, concluded, lambda: self.conclude(round_))
         self._on_round_done()
 
     def _stage(
-        self, round_: int, stage: Stage, inputs: Callable[[int], Any], work: Callable[[int], dict[str, Any]]
+        self, round_: int, stage: Stage, inputs: Callable[[int], Inputs], work: Callable[[int], dict[str, Any]]
     ) -> None:
+        if self._journal.stage(round_, stage) is None:
+            model = self.checkpoint(round_ - 1).path
+            check_room_for(stage, round_, self._settings, self._workspace, self._journal, model)
         self.state.run_stage(round_, stage, inputs(round_), lambda: work(round_))
 
     # 1 · data_collection
 
-    def _collection_inputs(self, round_: int) -> Any:
+    def _collection_inputs(self, round_: int) -> Inputs:
         s = self._settings
-        ids = [entry.question.question_id for entry in self._journal.pool(round_)]
-        return [
-            ids,
-            self._weights_hash(round_ - 1),
-            s.attempts_per_question,
-            s.solver_max_new_tokens,
-            s.solver_temperature,
-            s.solver_top_p,
-        ]
+        return {
+            "questions of the pool": digest([entry.question.question_id for entry in self._journal.pool(round_)]),
+            "weights": self._weights_hash(round_ - 1),
+            "attempts_per_question": s.attempts_per_question,
+            "solver_max_new_tokens": s.solver_max_new_tokens,
+            "solver_temperature": s.solver_temperature,
+            "solver_top_p": s.solver_top_p,
+        }
 
     def collect(self, round_: int) -> dict[str, Any]:
         pool = self._journal.pool(round_)
@@ -154,9 +164,14 @@ class RoundController:
 
     # 2 · data_grading
 
-    def _grading_inputs(self, round_: int) -> Any:
-        teacher = self._settings.teacher_model_name
-        return [self._done(round_, Stage.DATA_COLLECTION), VERIFIER_VERSION, PROMPT_VERSION, teacher]
+    def _grading_inputs(self, round_: int) -> Inputs:
+        return {
+            "attempts": self._done(round_, Stage.DATA_COLLECTION),
+            "verifier version": VERIFIER_VERSION,
+            "prompt contract": PROMPT_VERSION,
+            "teacher_model_name": self._settings.teacher_model_name,
+            "reward_function (content)": self._engines.reward_fingerprint,
+        }
 
     def grade(self, round_: int) -> dict[str, Any]:
         self._grade("train", round_, [entry.question for entry in self._journal.pool(round_)])
@@ -167,29 +182,36 @@ class RoundController:
             **counts.verdicts,
             "by_rules": counts.decided_by["rules"],
             "by_teacher1": counts.decided_by["teacher1"],
+            "by_reward_function": counts.decided_by["reward_function"],
             "average_reward": counts.average_reward,
+            "judge": asdict(judge_health(self._journal, round_)),
             "digest": digest([(g.question_id, g.attempt, g.verdict) for g in grades]),
         }
 
     def _grade(self, split: Split, round_: int, questions: list[Question]) -> None:
-        self._runner.run(self._engines.rewards.grade(split, round_, by_id(questions)))
+        stopping.run(self._runner, self._engines.rewards.grade(split, round_, by_id(questions)))
 
     # 3 · dpo_conversion
 
-    def _conversion_inputs(self, round_: int) -> Any:
-        return [self._output(round_, Stage.DATA_GRADING)["digest"], self._done(round_, Stage.DATA_GRADING)]
+    def _graded_inputs(self, round_: int) -> Inputs:
+        verdicts = self._output(round_, Stage.DATA_GRADING)["digest"]
+        return {"verdicts": verdicts, "data_grading": self._done(round_, Stage.DATA_GRADING)}
 
     def convert(self, round_: int) -> dict[str, Any]:
         outcomes = self._engines.questions.outcomes(round_)
+        # A lost file of a round that a fork was given is written again as it was.
+        made_with = bound_to(self._journal, round_) or {}
+        settings = self._settings.model_copy(update={name: made_with[name] for name in PAIRING if name in made_with})
         pairs = (
             pair
             for outcome in outcomes
             for pair in pairs_of_question(
-                prompt_of(outcome.question, self._settings),
+                prompt_of(outcome.question, settings),
                 outcome.attempts,
-                run_seed=self._settings.seed,
-                most=self._settings.max_pairs_per_question,
-                shuffle_labels=self._settings.shuffle_labels,
+                run_seed=settings.seed,
+                most=settings.max_pairs_per_question,
+                shuffle_labels=settings.shuffle_labels,
+                reference_solution=outcome.question.solution if settings.reference_as_chosen else None,
             )
         )
         counts = save_pairs(self._workspace.dataset_dir(round_), round_, pairs)
@@ -198,25 +220,29 @@ class RoundController:
 
     # 4 · trl_training
 
-    def _training_inputs(self, round_: int) -> Any:
-        used = [self._done(r, Stage.DPO_CONVERSION) for r in self._rounds_to_train_on(round_)]
-        return [used, self._weights_hash(round_ - 1)]
+    def _training_inputs(self, round_: int) -> Inputs:
+        rounds = self._rounds_to_train_on(round_)
+        pairs = {f"pairs of round {r}": self._done(r, Stage.DPO_CONVERSION) for r in rounds}
+        return {**pairs, "weights": self._weights_hash(round_ - 1)}
 
     def train(self, round_: int) -> dict[str, Any]:
         rounds = self._rounds_to_train_on(round_)
         train_pairs = sum(self._output(r, Stage.DPO_CONVERSION)["train"] for r in rounds)
         reason = self._reason_not_to_train(round_, train_pairs)
         result = None if reason else self._run_trainer(round_, rounds)
+        told = f"trained on {train_pairs} pairs of rounds {', '.join(map(str, rounds))}"
         output = {
             "trained": result is not None,
-            "reason": reason or f"trained on {train_pairs} pairs of rounds {', '.join(map(str, rounds))}",
+            "reason": "; ".join([told, *result.notes]) if result else reason,
             "rounds_used": rounds if result else [],
             "checkpoint": str(result.model_dir) if result else self.checkpoint(round_ - 1).path,
             "metrics": result.metrics if result else {},
+            "steps": result.steps if result else 0,
+            "train_pairs": train_pairs,
         }
         write_json(
             self._workspace.training_result(round_),
-            {"round": round_, **output, "steps": result.steps if result else 0, "train_pairs": train_pairs},
+            {"round": round_, **output},
             training_seconds=result.duration_seconds if result else 0.0,
         )
         return output
@@ -252,21 +278,28 @@ class RoundController:
 
     # 5 · next_round_prep
 
-    def _preparation_inputs(self, round_: int) -> Any:
-        return [self._done(round_, Stage.DATA_GRADING), self._output(round_, Stage.DATA_GRADING)["digest"]]
-
     def prepare_next(self, round_: int) -> dict[str, Any]:
-        questions = self._engines.questions
-        admitted = self._runner.run(questions.write_questions(round_, self._engines.teacher2))
-        self._engines.files.enhanced_questions(round_, admitted)
-        self._engines.files.generator_training(round_, questions.outcomes(round_), admitted)
-        pool = questions.next_pool(round_, admitted)
+        questions, files = self._engines.questions, self._engines.files
+        outcomes = questions.outcomes(round_)
+        new = stopping.run(self._runner, questions.write_questions(round_, outcomes, self._engines.teacher2))
+        files.enhanced_questions(round_)
+        files.generator_training(round_, measured={})
+        if round_ > 1:
+            # This round has measured the questions that the round before wrote.
+            measured = {o.question.question_id: o.pass_rate for o in outcomes if o.decided}
+            files.generator_training(round_ - 1, measured)
+        pool = questions.next_pool(round_, outcomes, new.admitted)
         if not pool:
             log.warning("round %d: every question is solved and none is replayed; the pool is played again", round_)
             pool = [replace(entry, reason="other_replay") for entry in self._journal.pool(round_)]
         self._journal.set_pool(round_ + 1, pool)
         reasons = [entry.reason for entry in pool]
-        return {"questions": len(pool), **{reason: reasons.count(reason) for reason in sorted(set(reasons))}}
+        return {
+            "questions": len(pool),
+            **{reason: reasons.count(reason) for reason in sorted(set(reasons))},
+            "new_questions": new.counts,
+            "diversity": asdict(new.diversity),
+        }
 
     # Scores on held-out questions
 
@@ -274,8 +307,11 @@ class RoundController:
         """Score the weights after a round (0: the untrained base), unless unchanged or without held-out questions."""
         if not self._heldout or (round_ and not self._output(round_, Stage.TRL_TRAINING)["trained"]):
             return
-        ids = [question.question_id for question in self._heldout]
-        inputs = [ids, self._settings.eval_attempts, self._weights_hash(round_)]
+        inputs = {
+            "held-out questions": digest([question.question_id for question in self._heldout]),
+            "eval_attempts": self._settings.eval_attempts,
+            "weights": self._weights_hash(round_),
+        }
         self.state.run_stage(round_, EVALUATION, inputs, lambda: self._score(round_))
 
     def _score(self, round_: int) -> dict[str, Any]:
@@ -315,17 +351,20 @@ class RoundController:
         assert record is not None, f"round {round_} · {stage} is not done"
         return record.output
 
-    def _conclude(self, round_: int) -> dict[str, Any]:
+    def conclude(self, round_: int) -> dict[str, Any]:
         """The round's result file and, every CHECKPOINT_INTERVAL rounds, its checkpoint record."""
         summary = asdict(round_summary(self._journal, round_))
         seconds = {"duration_seconds": summary.pop("duration_seconds")}
         self._engines.files.results(round_, summary, seconds)
-        if round_ % self._settings.checkpoint_interval == 0 or round_ == self._settings.total_rounds:
+        if self.records_checkpoint(round_):
             write_json(
                 self._workspace.checkpoint_record(round_),
                 {**asdict(self.checkpoint(round_)), "next_round": round_ + 1},
             )
         return {}
+
+    def records_checkpoint(self, round_: int) -> bool:
+        return round_ % self._settings.checkpoint_interval == 0 or round_ == self._settings.total_rounds
 
     def _solver_of(self, model: str) -> Solver:
         """The open solver if it holds this model, else a new one."""

@@ -7,36 +7,54 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
+import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from prosetting import __version__
 from prosetting.collectors.local_solver import LocalSolver, check_model_folder
+from prosetting.collectors.server_solver import ServerSolver, check_servers
+from prosetting.collectors.solver import Solver
 from prosetting.collectors.trajectory_collector import TrajectoryCollector
 from prosetting.config import Settings
-from prosetting.core.artifacts import digest, write_json
+from prosetting.core import stopping
+from prosetting.core.artifacts import write_json
+from prosetting.core.group_commit import GroupCommit
 from prosetting.core.journal import Journal
 from prosetting.core.progress import INTERVAL_S as PROGRESS_INTERVAL_S
+from prosetting.core.storage import pause_for, writes_pause
 from prosetting.core.workspace import Workspace, WorkspaceLock
-from prosetting.errors import EXIT_DONE, EXIT_INTERRUPTED, ProSettingError, RunStopped, WorkspaceError
+from prosetting.errors import (
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    ProSettingError,
+    RunPaused,
+    RunStopped,
+    TeacherUnavailable,
+)
+from prosetting.managers.binding import bind, check_versions
 from prosetting.managers.gates import AskingGate, AutomaticGate, Gate
 from prosetting.managers.open_teachers import check_teachers, open_teachers
 from prosetting.managers.question_manager import QuestionManager, load_pool_and_heldout
+from prosetting.managers.repair import check_journal_is_there, set_damaged_aside, write_missing
 from prosetting.managers.report import status_text, write_report
 from prosetting.managers.round_controller import Engines, RoundController
 from prosetting.managers.round_files import RoundFiles
 from prosetting.managers.run_summary import run_summary
 from prosetting.processors.answer_verifier import AnswerVerifier
 from prosetting.processors.reward_calculator import RewardCalculator
-from prosetting.records import PoolEntry, Question
+from prosetting.processors.reward_function import RewardFunction, check_reward_function, fingerprint
+from prosetting.records import Question
 from prosetting.teachers.http_teacher import HttpTeacher
+from prosetting.trainers.base import Trainer
 from prosetting.trainers.trl_trainer import TrlTrainer
 
 Mode = Literal["auto", "semi"]
+OpenSolver = Callable[[Settings, Workspace, str], Solver]
+OpenTrainer = Callable[[Settings], Trainer]
 log = logging.getLogger("prosetting")
 
 
@@ -61,31 +79,50 @@ class _Session:
         return summary
 
 
-def start_run(settings: Settings, notices: Sequence[str], mode: Mode) -> int:
-    """Run, or go on with, the rounds of a workspace; the exit code. Raises ProSettingError before it has begun."""
-    check_model_folder(settings.solver_model_path)
+def start_run(
+    settings: Settings,
+    notices: Sequence[str],
+    mode: Mode,
+    *,
+    open_solver: OpenSolver | None = None,
+    open_trainer: OpenTrainer | None = None,
+) -> int:
+    """Run, or go on with, the rounds of a workspace; the exit code. Raises ProSettingError before it has begun.
+
+    The two engines that need a model are those of the settings unless others are given.
+    """
+    _check_solver(settings)
+    if settings.reward_function:
+        check_reward_function(settings.reward_function)
     pool, heldout = load_pool_and_heldout(settings)
     workspace = Workspace.of(settings)
+    check_versions(workspace)
     with ExitStack() as stack:
-        stack.enter_context(_terminate_as_interrupt())
+        stack.enter_context(stopping.stoppable())
         runner = stack.enter_context(asyncio.Runner())
         check_teachers(settings, runner)
         workspace.create()
+        stack.enter_context(writes_pause(workspace.root))
         stack.enter_context(WorkspaceLock(workspace))
         stack.enter_context(_logging(workspace, mode))
+        check_journal_is_there(workspace)
+        set_damaged_aside(workspace)
         journal = stack.enter_context(Journal(workspace.journal))
-        _bind(journal, settings, pool, heldout)
+        bind(journal, settings, pool, heldout)
         config = {"settings": settings.public_values(), "notices": list(notices)}
         write_json(workspace.config, config, version=__version__)
         session = _Session(settings, workspace, journal, time.monotonic(), journal.run_seconds())
-        verifier = stack.enter_context(AnswerVerifier())
         log_file = workspace.logs / "embedded_teacher.log"
-        teachers = stack.enter_context(open_teachers(settings, runner, log_file=log_file, ledger=journal))
-        engines = _engines(session, teachers, verifier, heldout)
+        commits = GroupCommit(journal)
+        teachers = stack.enter_context(open_teachers(settings, runner, log_file=log_file, commits=commits))
+        engines = _engines(
+            stack, session, commits, teachers, heldout, open_solver or _open_solver, open_trainer or _open_trainer
+        )
         gate: Gate = AskingGate() if mode == "semi" else AutomaticGate(settings)
         controller = RoundController(
             settings, workspace, journal, engines, runner, gate, heldout, lambda: _after_round(session)
         )
+        write_missing(workspace, journal, controller, engines.files, engines.questions)
         _greet(settings, notices, workspace, pool, heldout, journal)
         if mode == "semi":
             print("========== Semi-Automated Training System Initialization ==========\n✅ Initialization Complete")
@@ -105,11 +142,19 @@ def _run_and_report(session: _Session, controller: RoundController) -> int:
     except RunStopped:
         conclude("stopped")
         raise
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, stopping.StopRequested):
         conclude("stopped", "interrupted")
         log.warning("stopped; all that was committed stays. The same command goes on from here")
         return EXIT_INTERRUPTED
+    except (RunPaused, TeacherUnavailable) as error:
+        with suppress(OSError, sqlite3.Error):
+            conclude("paused", error.what)
+        raise
     except Exception as error:
+        if pause := pause_for(error, session.workspace.root):
+            with suppress(OSError, sqlite3.Error):
+                conclude("paused", pause.what)
+            raise pause from error
         conclude("failed", error.what if isinstance(error, ProSettingError) else repr(error))
         raise
     conclude("completed")
@@ -118,21 +163,6 @@ def _run_and_report(session: _Session, controller: RoundController) -> int:
 
 def _after_round(session: _Session) -> None:
     session.write_summary("running")
-
-
-@contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends a run the way Ctrl+C does."""
-
-    def interrupt(number: int, frame: object) -> None:
-        # Not `raise KeyboardInterrupt`: asyncio cancels its task cleanly on SIGINT only.
-        signal.raise_signal(signal.SIGINT)
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -157,23 +187,60 @@ def _logging(workspace: Workspace, mode: Mode) -> Iterator[None]:
 
 
 def _engines(
+    stack: ExitStack,
     session: _Session,
+    commits: GroupCommit,
     teachers: tuple[HttpTeacher, HttpTeacher],
-    verifier: AnswerVerifier,
     heldout: list[Question],
+    open_solver: OpenSolver,
+    open_trainer: OpenTrainer,
 ) -> Engines:
+    """`stack` ends the verifier's and the reward function's processes."""
     settings, workspace, journal = session.settings, session.workspace, session.journal
-    return Engines(
-        open_solver=lambda model: LocalSolver(
-            model, gpu_ids=settings.physical_solver_gpu, log_file=workspace.logs / "sampler.log"
-        ),
-        teacher2=teachers[1],
-        trainer=TrlTrainer(settings, on_progress=_say_training_step()),
-        collector=TrajectoryCollector(journal, settings),
-        rewards=RewardCalculator(journal, verifier, teachers[0], settings.teacher_concurrent_workers),
-        questions=QuestionManager(journal, settings, heldout),
-        files=RoundFiles(workspace, journal),
+    spec = settings.reward_function
+    log_file = workspace.logs / "reward_function.log"
+    rewards = RewardCalculator(
+        journal,
+        commits,
+        stack.enter_context(AnswerVerifier()),
+        teachers[0],
+        reward_function=stack.enter_context(RewardFunction(spec, log_file)) if spec else None,
+        concurrent_workers=settings.teacher_concurrent_workers,
+        run_seed=settings.seed,
     )
+    return Engines(
+        open_solver=lambda model: open_solver(settings, workspace, model),
+        teacher2=teachers[1],
+        trainer=open_trainer(settings),
+        collector=TrajectoryCollector(journal, settings),
+        rewards=rewards,
+        questions=QuestionManager(journal, commits, settings, heldout),
+        files=RoundFiles(workspace, journal),
+        reward_fingerprint=fingerprint(spec) if spec else "",
+    )
+
+
+def _check_solver(settings: Settings) -> None:
+    """Whoever samples must be there; a model that is only sampled from servers need not be on this machine."""
+    if settings.solver_base_urls:
+        check_servers(settings)
+    if needs_model_here(settings):
+        check_model_folder(settings.solver_model_path)
+
+
+def needs_model_here(settings: Settings) -> bool:
+    """Whether this machine samples or trains."""
+    return not settings.solver_base_urls or settings.first_training_round <= settings.total_rounds
+
+
+def _open_solver(settings: Settings, workspace: Workspace, model: str) -> Solver:
+    if settings.solver_base_urls:
+        return ServerSolver(settings, model)
+    return LocalSolver(model, gpu_ids=settings.physical_solver_gpu, log_file=workspace.logs / "sampler.log")
+
+
+def _open_trainer(settings: Settings) -> Trainer:
+    return TrlTrainer(settings, on_progress=_say_training_step(), stop_grace_s=settings.trl_stop_grace)
 
 
 def _say_training_step() -> Callable[[int, int, float | None], None]:
@@ -187,30 +254,6 @@ def _say_training_step() -> Callable[[int, int, float | None], None]:
             log.info("training step %d/%d%s", step, total, "" if loss is None else f" · loss {loss:.3f}")
 
     return say
-
-
-def _bind(journal: Journal, settings: Settings, pool: list[Question], heldout: list[Question]) -> None:
-    """Tie a new workspace to its fixed settings and questions; refuse other ones later, saying which differ."""
-    values: dict[str, Any] = {
-        **settings.fixed_values(),
-        "questions_file (content)": digest(sorted(q.question_id + str(q.reference) for q in pool)),
-        "validation_data_file (content)": digest(sorted(q.question_id + str(q.reference) for q in heldout)),
-    }
-    stored = journal.fact("fixed_settings")
-    if stored is None:
-        journal.set_pool(1, [PoolEntry(question, "seed") for question in pool])
-        journal.set_fact("fixed_settings", values)
-        return
-    changed = [
-        f"{name.upper()}: {stored.get(name)!r} there, {values.get(name)!r} now"
-        for name in sorted(stored.keys() | values.keys())
-        if stored.get(name) != values.get(name)
-    ]
-    if changed:
-        raise WorkspaceError(
-            "\n    ".join([f"the workspace {settings.workspace_dir} was made with another configuration:", *changed]),
-            next_step="put the old values back to go on, or set another WORKSPACE_DIR to start anew",
-        )
 
 
 def _greet(

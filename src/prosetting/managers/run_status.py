@@ -9,6 +9,7 @@ from typing import Any
 from prosetting.core.journal import Journal
 from prosetting.core.state_manager import EVALUATION
 from prosetting.errors import WorkspaceError
+from prosetting.managers.binding import bound_to, fork_lines
 from prosetting.managers.run_summary import heldout_score
 from prosetting.records import Stage
 
@@ -45,6 +46,7 @@ class RunStatus:
     base: dict[str, Any] | None
     rounds: list[RoundStatus]
     failures: int
+    forked_from: list[str]
 
     @property
     def can_continue(self) -> bool:
@@ -71,15 +73,16 @@ def run_status(journal: Journal, total_rounds: int) -> RunStatus:
         base=asdict(base) if base else None,
         rounds=rounds,
         failures=len(journal.failures()),
+        forked_from=fork_lines(journal),
     )
 
 
 def require_begun(journal: Journal) -> dict[str, Any]:
     """The settings that the run is bound to. Raises WorkspaceError where a run ended before it was bound."""
-    settings = journal.fact("fixed_settings")
+    settings = bound_to(journal)
     if settings is None:
         raise WorkspaceError("no run has been started in this workspace", next_step="start one: prosetting run")
-    return dict(settings)
+    return settings
 
 
 def round_status(journal: Journal, round_: int, attempts_per_question: int) -> RoundStatus:

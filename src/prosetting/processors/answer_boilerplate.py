@@ -69,7 +69,8 @@ _OPENERS = _words("""
     решение ответ задача задачу рассуждение рассуждения объяснение шаг шагом пошагово решим решить мыслей
     solução resposta raciocínio explicação passo soluzione risposta ragionamento
     풀이 해설 해답 정답 정답은 답 답은 답변 문제 문제를 단계별로 생각 과정
-    الحل الجواب الإجابة التفكير उत्तर समाधान हल çözüm cevap rozwiązanie odpowiedź oplossing antwoord розв'язання відповідь
+    الحل الجواب الإجابة التفكير उत्तर समाधान हल çözüm cevap rozwiązanie odpowiedź oplossing antwoord
+    розв'язання відповідь
 """)
 # Words that stand beside them.
 _BESIDE = _words("""

@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from prosetting.core.children import RUN_PID, end_child
+from prosetting.core.crash_points import reached
 from prosetting.core.text import printable
 from prosetting.errors import ConfigError
 from prosetting.processors.worker_reward import CPU_LIMIT_S, MEMORY_LIMIT_BYTES, OUT_OF_MEMORY
@@ -109,6 +110,7 @@ class RewardFunction:
             if self._log_file is not None:
                 self._log_file.parent.mkdir(parents=True, exist_ok=True)
                 log_fd = stack.enter_context(self._log_file.open("ab")).fileno()
+            reached("child:to_start:prosetting.processors.worker_reward")
             self._child = subprocess.Popen(
                 [sys.executable, "-m", "prosetting.processors.worker_reward", self._spec],
                 stdin=stdin.fileno(),

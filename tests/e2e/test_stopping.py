@@ -1,0 +1,132 @@
+"""Ctrl+C at a real terminal: once drains, twice stops at once, and the run goes on later from what is committed."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import subprocess
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from conftest import children_of, clean_env, read
+
+from prosetting.core.journal import Journal
+from prosetting.core.stopping import DRAIN_S
+from prosetting.errors import EXIT_DONE, EXIT_INTERRUPTED
+
+ONE_ROUND = ("--total-rounds", "1", "--validation-data-file", "", "--teacher-concurrent-workers", "4")
+CTRL_C = b"\x03"
+
+
+class Terminal:
+    """A run in a terminal of its own."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._master, slave = pty.openpty()
+        self.process = subprocess.Popen(
+            command,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=clean_env(),
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.close(slave)
+        os.set_blocking(self._master, False)
+        self.text = ""
+
+    def wait_for(self, said: str, deadline_s: float = 120.0) -> None:
+        until = time.monotonic() + deadline_s
+        while said not in self._read():
+            assert time.monotonic() < until, self.text[-2000:]
+            assert self.process.poll() is None, self.text[-2000:]
+            time.sleep(0.05)
+
+    def press(self, keys: bytes) -> None:
+        os.write(self._master, keys)
+
+    def end(self, deadline_s: float = 60.0) -> int:
+        until = time.monotonic() + deadline_s
+        while self.process.poll() is None:
+            self._read()
+            assert time.monotonic() < until, self.text[-2000:]
+            time.sleep(0.05)
+        self._read()
+        return self.process.returncode
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._master)
+
+    def _read(self) -> str:
+        with suppress(BlockingIOError, OSError):
+            while chunk := os.read(self._master, 65536):
+                self.text += chunk.decode(errors="replace")
+        return self.text
+
+
+@contextmanager
+def terminal(demo, workspace: Path, faults: str) -> Iterator[Terminal]:
+    opened = Terminal(demo.command(workspace, *ONE_ROUND, "--embedded-teacher-faults", faults))
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def totals(workspace: Path):
+    with Journal(workspace / "prosetting.db", read_only=True) as journal:
+        return journal.teacher_totals()
+
+
+def wait_for_calls(workspace: Path, at_least: int) -> None:
+    until = time.monotonic() + 120
+    while totals(workspace).calls < at_least:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def test_ctrl_c_once_finishes_what_is_in_flight_and_commits_it(demo, tmp_path):
+    with terminal(demo, tmp_path, "drip:0.004@1") as run:
+        run.wait_for("data_grading")
+        wait_for_calls(tmp_path, 4)
+        run.press(CTRL_C)
+        run.wait_for("what is in flight is finished first")
+        assert run.end() == EXIT_INTERRUPTED, run.text[-2000:]
+    assert totals(tmp_path).failed == 0, "no call in flight was broken off"
+    assert read(tmp_path / "training_state.json")["status"] == "stopped"
+    assert children_of(tmp_path) == []
+    before = totals(tmp_path).attempts
+    assert demo.run(tmp_path, *ONE_ROUND).returncode == EXIT_DONE
+    assert totals(tmp_path).attempts == totals(tmp_path).calls > before, "no request was asked twice"
+
+
+def test_ctrl_c_once_breaks_off_what_does_not_end_in_time(demo, tmp_path):
+    with terminal(demo, tmp_path, "hang@1") as run:
+        run.wait_for("data_grading")
+        time.sleep(1.0)
+        pressed = time.monotonic()
+        run.press(CTRL_C)
+        assert run.end() == EXIT_INTERRUPTED, run.text[-2000:]
+        assert time.monotonic() - pressed > DRAIN_S / 2
+    assert "Traceback" not in run.text
+    assert read(tmp_path / "training_state.json")["status"] == "stopped"
+
+
+def test_ctrl_c_twice_stops_at_once_without_damage(demo, tmp_path):
+    with terminal(demo, tmp_path, "hang@1") as run:
+        run.wait_for("data_grading")
+        time.sleep(1.0)
+        run.press(CTRL_C)
+        run.wait_for("again to stop at once")
+        run.press(CTRL_C)
+        assert run.end(deadline_s=DRAIN_S * 4) == EXIT_INTERRUPTED, run.text[-2000:]
+    assert "Traceback" not in run.text
+    assert read(tmp_path / "training_state.json")["status"] == "stopped"
+    assert demo.run(tmp_path, *ONE_ROUND).returncode == EXIT_DONE
