@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from http_peer import CORRECT, GOOD, HTML, QUESTION, RIGHT, Answer, drip, error, hang, http_answer, peer, run, says
 
-from prosetting.core.journal import TeacherCall
+from prosetting.core.journal_rows import TeacherCall
 from prosetting.errors import ConfigError, TeacherReplyError, TeacherUnavailable
 from prosetting.records import Verdict
 from prosetting.teachers import http_client, http_teacher

@@ -34,7 +34,8 @@ from http_peer import (
 from http_peer import reset as reset_in_the_middle
 
 from prosetting.core.group_commit import GroupCommit
-from prosetting.core.journal import Journal, TeacherTotals
+from prosetting.core.journal import Journal
+from prosetting.core.journal_rows import TeacherTotals
 from prosetting.errors import RunPaused, TeacherReplyError, TeacherUnavailable
 from prosetting.teachers.budget import Budget
 from prosetting.teachers.call_ledger import JournalLedger

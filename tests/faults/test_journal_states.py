@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from prosetting.core.journal import Journal, TeacherCall
+from prosetting.core.journal import Journal
+from prosetting.core.journal_rows import TeacherCall
 from prosetting.datasets.dpo_data_converter import pairs_of_question
 from prosetting.records import Grade, PoolEntry, Question, QuestionId, Stage, Trajectory, Verdict, question_id_of
 

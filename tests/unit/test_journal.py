@@ -2,7 +2,8 @@ import sqlite3
 
 import pytest
 
-from prosetting.core.journal import Journal, TeacherCall, TeacherTotals
+from prosetting.core.journal import Journal
+from prosetting.core.journal_rows import TeacherCall, TeacherTotals
 from prosetting.errors import WorkspaceError
 from prosetting.records import Grade, PoolEntry, Question, Trajectory, Verdict, question_id_of
 

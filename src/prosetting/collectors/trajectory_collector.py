@@ -13,7 +13,8 @@ from prosetting.collectors.solver import Sample, SampleRequest, SamplingParams, 
 from prosetting.config import Settings
 from prosetting.core import stopping
 from prosetting.core.artifacts import draw_seed
-from prosetting.core.journal import Journal, Split
+from prosetting.core.journal import Journal
+from prosetting.core.journal_rows import Split
 from prosetting.core.progress import Progress
 from prosetting.records import GREEDY_ATTEMPT, Question, QuestionId, Trajectory
 

@@ -18,7 +18,8 @@ from prosetting.collectors.trajectory_collector import TrajectoryCollector, prom
 from prosetting.config import Settings
 from prosetting.core import stopping
 from prosetting.core.artifacts import digest, write_json
-from prosetting.core.journal import Journal, Split
+from prosetting.core.journal import Journal
+from prosetting.core.journal_rows import Split
 from prosetting.core.state_manager import CONCLUSION, EVALUATION, StateManager
 from prosetting.core.workspace import Workspace
 from prosetting.datasets.data_saver import save_pairs

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from prosetting.core.artifacts import draw_seed
 from prosetting.core.concurrency import for_each
 from prosetting.core.group_commit import GroupCommit
-from prosetting.core.journal import Journal, JudgeCheckKind, Split
+from prosetting.core.journal import Journal
+from prosetting.core.journal_rows import JudgeCheckKind, Split
 from prosetting.core.progress import Progress
 from prosetting.processors.answer_extraction import holds_no_answer
 from prosetting.processors.answer_verifier import AnswerVerifier

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from prosetting.core.journal import TeacherTotals
+from prosetting.core.journal_rows import TeacherTotals
 from prosetting.errors import RunPaused
 
 _CHARACTERS_OF_A_TOKEN = 4

@@ -6,7 +6,7 @@ import asyncio
 from typing import Protocol
 
 from prosetting.core.group_commit import GroupCommit
-from prosetting.core.journal import TeacherCall
+from prosetting.core.journal_rows import TeacherCall
 
 
 class CallLedger(Protocol):

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 
-from prosetting.core.journal import TeacherCall
+from prosetting.core.journal_rows import TeacherCall
 from prosetting.errors import ProSettingError, TeacherReplyError, TeacherUnavailable
 from prosetting.records import Question, QuestionKind
 from prosetting.teachers import prompts, replies
