@@ -129,6 +129,7 @@ def test_a_half_model_and_one_of_other_pairs_go_to_quarantine(base: Path, forks:
     assert {path.name for path in Places.of(job).quarantine.iterdir()} == {"checkpoint-1", "checkpoint-2"}
 
 
+@pytest.mark.slow  # how much memory a step takes differs between machines
 def test_out_of_memory_is_tried_again_with_smaller_steps_of_the_same_update(
     forks: Zygote, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -147,6 +148,7 @@ def test_out_of_memory_is_tried_again_with_smaller_steps_of_the_same_update(
     assert short.metrics["train_loss"] == pytest.approx(ample.metrics["train_loss"], rel=1e-3)
 
 
+@pytest.mark.slow  # how much memory a step takes differs between machines
 def test_memory_that_never_suffices_is_a_failure_after_three_halvings(forks: Zygote, tmp_path: Path) -> None:
     wide = build_tiny_model(tmp_path / "model", wide=16384)
     trainer = ForkedTrainer(forks, memory_mb=300, trl_batch_size=32, trl_gradient_accumulation=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import socket
 import subprocess
 import termios
 import time
@@ -70,10 +71,30 @@ class Terminal:
                 self.text += chunk.decode(errors="replace")
         return self.text
 
+    def wait_for_a_call(self, port: int) -> None:
+        """Until the run is connected to its teacher: it is asking something."""
+        until = time.monotonic() + 120
+        while not any(is_connected_to(line, port) for line in Path("/proc/net/tcp").read_text().splitlines()[1:]):
+            self._read()
+            assert time.monotonic() < until, self.text[-2000:]
+            time.sleep(0.05)
+
+
+def is_connected_to(line: str, port: int) -> bool:
+    _, _, remote, state = line.split()[:4]
+    return state == "01" and int(remote.partition(":")[2], 16) == port
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
 
 @contextmanager
-def terminal(demo, workspace: Path, faults: str) -> Iterator[Terminal]:
-    opened = Terminal(demo.command(workspace, *ONE_ROUND, "--embedded-teacher-faults", faults))
+def terminal(demo, workspace: Path, faults: str, port: int = 0) -> Iterator[Terminal]:
+    teacher = ("--embedded-teacher-faults", faults, "--embedded-teacher-port", str(port))
+    opened = Terminal(demo.command(workspace, *ONE_ROUND, *teacher))
     try:
         yield opened
     finally:
@@ -108,9 +129,9 @@ def test_ctrl_c_once_finishes_what_is_in_flight_and_commits_it(demo, tmp_path):
 
 
 def test_ctrl_c_once_breaks_off_what_does_not_end_in_time(demo, tmp_path):
-    with terminal(demo, tmp_path, "hang@1") as run:
-        run.wait_for("data_grading")
-        time.sleep(1.0)
+    port = free_port()
+    with terminal(demo, tmp_path, "hang@1", port) as run:
+        run.wait_for_a_call(port)
         pressed = time.monotonic()
         run.press(CTRL_C)
         assert run.end() == EXIT_INTERRUPTED, run.text[-2000:]
@@ -120,9 +141,9 @@ def test_ctrl_c_once_breaks_off_what_does_not_end_in_time(demo, tmp_path):
 
 
 def test_ctrl_c_twice_stops_at_once_without_damage(demo, tmp_path):
-    with terminal(demo, tmp_path, "hang@1") as run:
-        run.wait_for("data_grading")
-        time.sleep(1.0)
+    port = free_port()
+    with terminal(demo, tmp_path, "hang@1", port) as run:
+        run.wait_for_a_call(port)
         run.press(CTRL_C)
         run.wait_for("again to stop at once")
         run.press(CTRL_C)
