@@ -77,6 +77,7 @@ def _compare_in_fork(request: dict[str, Any]) -> str:
     child = os.fork()
     if child == 0:
         try:
+            sys.settrace(None)  # a tracer's time (coverage, a debugger) would count against the limit
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
             resource.setrlimit(resource.RLIMIT_CPU, (2, 2))
             # SIGPROF's default action ends the process even inside one long C call.
