@@ -9,7 +9,8 @@ import pytest
 from prosetting.errors import TeacherReplyError
 from prosetting.teachers.budget import Prices, Usage
 from prosetting.teachers.endpoint import Endpoint
-from prosetting.teachers.http_bodies import completion_text, usage_of
+from prosetting.teachers.http_bodies import usage_of
+from prosetting.teachers.replies import read_completion
 
 CHOICE = {"message": {"content": "12345678"}, "finish_reason": "stop"}
 
@@ -37,7 +38,7 @@ def test_tokens_are_the_servers_count_or_a_quarter_of_the_characters(answer: byt
 
 
 def test_the_text_of_one_choice_is_the_reply() -> None:
-    assert completion_text(body()) == "12345678"
+    assert read_completion(body()).content == "12345678"
 
 
 @pytest.mark.parametrize(
@@ -46,7 +47,7 @@ def test_the_text_of_one_choice_is_the_reply() -> None:
 )
 def test_an_ambiguous_or_broken_body_is_no_reply(answer: bytes) -> None:
     with pytest.raises(TeacherReplyError):
-        completion_text(answer)
+        read_completion(answer)
 
 
 def test_a_cost_is_tokens_by_price_of_a_million() -> None:

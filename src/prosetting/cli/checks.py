@@ -125,6 +125,8 @@ def _machine(loaded: LoadedSettings) -> Iterator[Check]:
 
 
 def _workspace(settings: Settings) -> Iterator[Check]:
+    from prosetting.managers.room import weights_bytes
+
     workspace = Workspace.of(settings)
     there = next(folder for folder in (workspace.root, *workspace.root.parents) if folder.exists())
     if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
@@ -135,18 +137,14 @@ def _workspace(settings: Settings) -> Iterator[Check]:
     holds = "holds a run (prosetting status)" if workspace.journal.exists() else "free for a new run"
     yield Check("Workspace", "good", f"{workspace.root}, {holds}")
     free = shutil.disk_usage(there).free
-    need = _weights_bytes(settings) * max(settings.total_rounds - settings.first_training_round + 1, 1) + GIB
+    weights = weights_bytes(Path(settings.solver_model_path).expanduser()) if settings.solver_model_path else 0
+    need = weights * max(settings.total_rounds - settings.first_training_round + 1, 1) + GIB
     room = f"{free / GIB:.1f} GiB free at {there}"
     if free < need:
         step = f"a run of this model may need {need / GIB:.1f} GiB: free some, or set WORKSPACE_DIR to another disk"
         yield Check("Disk", "warning", room, step)
     else:
         yield Check("Disk", "good", room)
-
-
-def _weights_bytes(settings: Settings) -> int:
-    folder = Path(settings.solver_model_path).expanduser() if settings.solver_model_path else None
-    return sum(file.stat().st_size for file in folder.glob("*.safetensors")) if folder and folder.is_dir() else 0
 
 
 def _model(settings: Settings) -> Check:

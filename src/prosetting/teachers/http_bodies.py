@@ -1,13 +1,11 @@
-"""The body of a 200 answer of /chat/completions: what it cost, and the text in it. Pure."""
+"""What a 200 answer of /chat/completions cost, readable or not. Pure."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from prosetting.errors import TeacherReplyError
 from prosetting.teachers.budget import Usage, estimated_tokens
-from prosetting.teachers.replies import read_completion
 
 
 def usage_of(body: bytes, prompt_characters: int) -> Usage:
@@ -19,25 +17,6 @@ def usage_of(body: bytes, prompt_characters: int) -> Usage:
         _count(counts.get("prompt_tokens")) or estimated_tokens(prompt_characters),
         _count(counts.get("completion_tokens")) or estimated_tokens(_written_characters(document, body)),
     )
-
-
-def completion_text(body: bytes) -> str:
-    """The text of the one choice. Raises TeacherReplyError unless the body is unambiguous and whole."""
-    try:
-        document = json.loads(body, object_pairs_hook=_no_duplicates)
-    except (ValueError, RecursionError) as error:
-        what = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:120]
-        raise TeacherReplyError(f"the body is not JSON: {what}") from None
-    choices = document.get("choices") if isinstance(document, dict) else None
-    if isinstance(choices, list) and len(choices) != 1:
-        raise TeacherReplyError(f"the body holds {len(choices)} choices, one was asked for")
-    return read_completion(body).content
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(found := dict(pairs)) != len(pairs):
-        raise ValueError("a key stands twice")
-    return found
 
 
 def _document(body: bytes) -> dict[str, Any]:

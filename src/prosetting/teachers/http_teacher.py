@@ -29,7 +29,7 @@ from prosetting.teachers.budget import Budget, Prices, Usage, estimated_tokens
 from prosetting.teachers.call_ledger import CallLedger, NoLedger
 from prosetting.teachers.circuit_breaker import CircuitBreaker, backoff_s
 from prosetting.teachers.endpoint import Endpoint
-from prosetting.teachers.http_bodies import completion_text, usage_of
+from prosetting.teachers.http_bodies import usage_of
 from prosetting.teachers.http_client import EndpointClient
 from prosetting.teachers.http_failures import (
     NothingThere,
@@ -213,7 +213,7 @@ class HttpTeacher:
             return self._ledger.record(self._row(request, request_hash, meter, reply, failure))
 
         try:
-            text = completion_text(await self._retrying(self._complete, request, sample, meter))
+            text = replies.read_completion(await self._retrying(self._complete, request, sample, meter)).content
             value = parse(text)
         except asyncio.CancelledError:
             if meter.attempts:

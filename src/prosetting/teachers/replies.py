@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn, cast, get_args
 
@@ -42,10 +43,13 @@ class Completion:
 
 
 def read_completion(body: bytes) -> Completion:
-    """The body of a 200 answer of /chat/completions. Raises TeacherReplyError unless it is a whole completion."""
-    document = _loads(body)
+    """The body of a 200 answer of /chat/completions. Raises TeacherReplyError unless it is a whole completion, with one
+    choice and no key twice: which of two would be the reply?"""
+    document = _loads(body, object_pairs_hook=_no_duplicates)
     choices = document.get("choices") if isinstance(document, dict) else None
-    choice = choices[0] if isinstance(choices, list) and choices else None
+    if isinstance(choices, list) and len(choices) != 1:
+        raise TeacherReplyError(f"the body holds {len(choices)} choices, one was asked for")
+    choice = choices[0] if isinstance(choices, list) else None
     message = choice.get("message") if isinstance(choice, dict) else None
     content = message.get("content") if isinstance(message, dict) else None
     if not isinstance(document, dict) or not isinstance(choice, dict) or not isinstance(content, str):
@@ -154,9 +158,9 @@ def _decode_at(text: str, start: int) -> tuple[dict[str, Any], int]:
     return value, end
 
 
-def _loads(body: bytes) -> object:
+def _loads(body: bytes, object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None) -> object:
     try:
-        value: object = json.loads(body)
+        value: object = json.loads(body, object_pairs_hook=object_pairs_hook)
     except (ValueError, RecursionError) as error:
         raise TeacherReplyError(f"the body is not JSON: {_short(error)}") from None
     return value
