@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from tiny_model import build_tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from prosetting.collectors.local_solver import LocalSolver, check_model_folder
-from prosetting.collectors.solver import SampleRequest, SamplingParams
+from prosetting.collectors.solver import Sample, SampleRequest, SamplingParams
 from prosetting.collectors.worker_sampler import Row, Sampler, SeededDraw, Warp, end_token_ids
 from prosetting.errors import ConfigError, SolverError
 from prosetting.records import QuestionId
@@ -22,8 +23,12 @@ PARAMS = SamplingParams(max_new_tokens=24, temperature=1.0, top_p=1.0)
 PROMPT = "Max starts with 5 cards. How many cards?"
 
 
-def request(prompt: str, seed: int | None, attempt: int = 0) -> SampleRequest:
-    return SampleRequest(QuestionId("q"), attempt, prompt, seed)
+def draw(solver: LocalSolver, asked: Sequence[tuple[str, int | None]], params: SamplingParams = PARAMS) -> list[Sample]:
+    """The sample of each (prompt, seed), in their order, all numbered 0 so that they compare by what was drawn."""
+    requests = [SampleRequest(QuestionId("q"), attempt, *each) for attempt, each in enumerate(asked)]
+    samples = sorted(solver.sample(requests, params), key=lambda sample: sample.attempt)
+    assert [sample.attempt for sample in samples] == list(range(len(asked)))
+    return [replace(sample, attempt=0) for sample in samples]
 
 
 @pytest.fixture(scope="module")
@@ -45,20 +50,19 @@ def test_the_first_line_tells_the_model(solver: LocalSolver) -> None:
 
 
 def test_a_seed_fixes_an_attempt_whatever_its_neighbours_are(solver: LocalSolver) -> None:
-    alone = solver.sample([request(PROMPT, 7)], PARAMS)[0]
-    neighbours = [request("More? " * (n + 1), 100 + n, n + 1) for n in range(9)]
-    crowd = solver.sample([*neighbours[:4], request(PROMPT, 7), *neighbours[4:]], PARAMS)
+    alone = draw(solver, [(PROMPT, 7)])[0]
+    neighbours = [("More? " * (n + 1), 100 + n) for n in range(9)]
+    crowd = draw(solver, [*neighbours[:4], (PROMPT, 7), *neighbours[4:]])
     assert crowd[4] == alone
-    assert [sample.attempt for sample in crowd] == [1, 2, 3, 4, 0, 5, 6, 7, 8, 9]
 
 
 def test_different_seeds_draw_different_attempts(solver: LocalSolver) -> None:
-    drawn = solver.sample([request(PROMPT, seed) for seed in range(8)], PARAMS)
+    drawn = draw(solver, [(PROMPT, seed) for seed in range(8)])
     assert len({sample.response for sample in drawn}) == 8
 
 
 def test_seeds_that_differ_in_high_bits_only_draw_different_attempts(solver: LocalSolver) -> None:
-    drawn = solver.sample([request(PROMPT, 1), request(PROMPT, 1 + (1 << 40))], PARAMS)
+    drawn = draw(solver, [(PROMPT, 1), (PROMPT, 1 + (1 << 40))])
     assert drawn[0].response != drawn[1].response
 
 
@@ -67,13 +71,13 @@ def test_greedy_is_transformers_own_greedy_under_the_chat_template(solver: Local
     turns = [{"role": "user", "content": PROMPT}]
     inputs = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     ids = model.generate(**inputs, do_sample=False, max_new_tokens=24)[0, inputs["input_ids"].shape[1] :]
-    drawn = solver.sample([request("Hi", 3), request(PROMPT, None)], PARAMS)[1]
+    drawn = draw(solver, [("Hi", 3), (PROMPT, None)])[1]
     assert drawn.response == tokenizer.decode(ids, skip_special_tokens=True)
     assert drawn.completion_tokens == len(ids)
 
 
 def test_an_end_token_stops_and_is_counted(solver: LocalSolver) -> None:
-    drawn = solver.sample([request(PROMPT, seed) for seed in range(64)], PARAMS)
+    drawn = draw(solver, [(PROMPT, seed) for seed in range(64)])
     stopped = [sample for sample in drawn if sample.finish_reason == "stop"]
     assert stopped
     assert all(1 <= sample.completion_tokens <= 24 for sample in stopped)
@@ -82,13 +86,13 @@ def test_an_end_token_stops_and_is_counted(solver: LocalSolver) -> None:
 
 
 def test_a_prompt_that_does_not_fit_leaves_an_empty_attempt_and_the_others_whole(solver: LocalSolver) -> None:
-    long, short = solver.sample([request(PROMPT * 40, 1), request(PROMPT, 7)], PARAMS)
+    long, short = draw(solver, [(PROMPT * 40, 1), (PROMPT, 7)])
     assert (long.response, long.finish_reason, long.completion_tokens) == ("", "length", 0)
-    assert short == solver.sample([request(PROMPT, 7)], PARAMS)[0]
+    assert short == draw(solver, [(PROMPT, 7)])[0]
 
 
 def test_hostile_text_passes_through_the_protocol(solver: LocalSolver) -> None:
-    drawn = solver.sample([request('"}\n{"error": 1}\u2028\x00\ud800', 5)], PARAMS)
+    drawn = draw(solver, [('"}\n{"error": 1}\u2028\x00\ud800', 5)])
     assert len(drawn) == 1
 
 
@@ -99,7 +103,7 @@ def test_a_killed_child_is_a_solver_error_with_the_end_of_its_log(folder: Path, 
             stream.write("the last thing it said\n")
         os.kill(solver._child.pid, signal.SIGKILL)
         with pytest.raises(SolverError, match="the last thing it said"):
-            solver.sample([request(PROMPT, 1)], PARAMS)
+            draw(solver, [(PROMPT, 1)])
 
 
 def test_a_folder_that_cannot_be_loaded_says_so(folder: Path, tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ in and one reply line out. A reply with `error` is the child's last word.
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -40,7 +41,8 @@ class LocalSolver:
     checkpoint cannot be loaded. May be used as a context manager.
     """
 
-    def __init__(self, model_path: str, *, gpu_ids: tuple[int, ...], log_file: Path) -> None:
+    def __init__(self, model_path: str, *, gpu_ids: tuple[int, ...], log_file: Path, batch_size: int = 64) -> None:
+        self._batch_size = batch_size
         folder = Path(model_path).expanduser()
         self.model_path = str(folder) if folder.is_dir() else model_path
         self._log_file = log_file
@@ -56,10 +58,13 @@ class LocalSolver:
             self.close()
             raise
 
-    def sample(self, batch: Sequence[SampleRequest], params: SamplingParams) -> list[Sample]:
-        """Draw a batch of attempts, in the order asked. Raises SolverError when the child is lost."""
-        if not batch:
-            return []
+    def sample(self, requests: Iterable[SampleRequest], params: SamplingParams) -> Iterator[Sample]:
+        """Draw attempts, each yielded as it is finished. Raises SolverError when the child is lost."""
+        stream = iter(requests)
+        while batch := list(itertools.islice(stream, self._batch_size)):
+            yield from self._draw(batch, params)
+
+    def _draw(self, batch: Sequence[SampleRequest], params: SamplingParams) -> list[Sample]:
         rows = [{"prompt": request.prompt, "seed": request.seed} for request in batch]
         self._send({"params": asdict(params), "rows": rows})
         drawn = self._receive()["rows"]

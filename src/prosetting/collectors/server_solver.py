@@ -8,10 +8,13 @@ loads them; after training they must serve the new checkpoint.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 import random
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -19,8 +22,6 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 
 from prosetting.collectors.solver import Sample, SampleRequest, SamplingParams
 from prosetting.config import Settings
-from prosetting.core import stopping
-from prosetting.core.concurrency import for_each
 from prosetting.errors import SolverError, TeacherReplyError, TeacherUnavailable
 from prosetting.teachers.endpoint import SOLVER, Endpoint
 from prosetting.teachers.http_client import EndpointClient
@@ -81,25 +82,45 @@ class ServerSolver:
             retry=retry_if_exception_type(PassingFailure),
             reraise=True,
         )
-        self._runner: asyncio.Runner | None = asyncio.Runner()
+        # A loop in a thread of its own: requests in flight go on while the caller is busy with what it got.
+        self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+        self._loop = self._runner.get_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="server-solver", daemon=True)
+        self._thread.start()
+        self._lock = threading.Lock()
+        self._closed = False
 
-    def sample(self, batch: Sequence[SampleRequest], params: SamplingParams) -> list[Sample]:
-        """Draw a batch of attempts, in the order asked. Raises SolverError when one of them cannot be had."""
-        if self._runner is None:
-            raise SolverError("the Solver's connections are closed", next_step="run the same command again")
-        drawn: dict[int, Choice] = {}
-        stopping.run(self._runner, self._draw_all(batch, params, drawn))
-        return [
-            Sample(request.question_id, request.attempt, choice.text, choice.finish_reason, choice.tokens)
-            for request, choice in zip(batch, (drawn[place] for place in range(len(batch))), strict=True)
-        ]
+    def sample(self, requests: Iterable[SampleRequest], params: SamplingParams) -> Iterator[Sample]:
+        """Draw attempts, each yielded as it is had. Raises SolverError when one of them cannot be had."""
+        groups = self._groups(requests)
+        in_flight: set[Future[list[Sample]]] = set()
+        try:
+            while True:
+                room = REQUESTS_PER_SERVER * len(self._servers) - len(in_flight)
+                for group in itertools.islice(groups, room):
+                    in_flight.add(self._start(group, params))
+                if not in_flight:
+                    return
+                done, in_flight = wait(in_flight, return_when=FIRST_COMPLETED)
+                failed = {future for future in done if future.cancelled() or future.exception()}
+                for future in [*(done - failed), *failed]:
+                    yield from future.result()
+        except CancelledError:
+            raise _closed() from None
+        finally:
+            for future in in_flight:
+                future.cancel()
 
     def close(self) -> None:
-        """Close connections. Safe to call twice."""
-        if self._runner is not None:
-            self._runner.run(self._close_clients())
-            self._runner.close()
-            self._runner = None
+        """Break off what is in flight and close connections. Safe to call twice, and from another thread."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._runner.run(self._end())
+        self._runner.close()
 
     def __enter__(self) -> Self:
         return self
@@ -107,26 +128,39 @@ class ServerSolver:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    async def _close_clients(self) -> None:
+    async def _end(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         for server in self._servers:
             await server.close()
 
-    async def _draw_all(self, batch: Sequence[SampleRequest], params: SamplingParams, drawn: dict[int, Choice]) -> None:
-        """First one request for each prompt, then one for each attempt that is still missing."""
-        groups: dict[object, list[int]] = {}
-        for place, request in enumerate(batch):
-            alone = self._one_by_one or request.seed is None
-            groups.setdefault(place if alone else request.prompt, []).append(place)
-        limit = REQUESTS_PER_SERVER * len(self._servers)
+    def _groups(self, requests: Iterable[SampleRequest]) -> Iterator[list[SampleRequest]]:
+        """What goes out in one request: sampled attempts at one prompt that come one after the other."""
+        for (_, greedy), adjacent in itertools.groupby(requests, key=lambda each: (each.prompt, each.seed is None)):
+            group = list(adjacent)
+            if self._one_by_one or greedy:
+                yield from ([request] for request in group)
+            else:
+                yield group
 
-        async def draw(places: Sequence[int]) -> None:
-            count = 1 if self._one_by_one else len(places)
-            choices = await self._choices(batch[places[0]], params, count)
-            self._one_by_one |= len(choices) < len(places)
-            drawn.update(zip(places, choices, strict=False))
+    def _start(self, group: list[SampleRequest], params: SamplingParams) -> Future[list[Sample]]:
+        with self._lock:
+            if self._closed:
+                raise _closed()
+            return asyncio.run_coroutine_threadsafe(self._draw(group, params), self._loop)
 
-        await for_each(groups.values(), draw, limit=limit)
-        await for_each([[place] for place in range(len(batch)) if place not in drawn], draw, limit=limit)
+    async def _draw(self, group: list[SampleRequest], params: SamplingParams) -> list[Sample]:
+        """All attempts of a group: of one request, and one by one where that gives fewer."""
+        choices = await self._choices(group[0], params, 1 if self._one_by_one else len(group))
+        self._one_by_one |= len(choices) < len(group)
+        for request in group[len(choices) :]:
+            choices += await self._choices(request, params, 1)
+        return [
+            Sample(request.question_id, request.attempt, choice.text, choice.finish_reason, choice.tokens)
+            for request, choice in zip(group, choices, strict=True)
+        ]
 
     async def _choices(self, request: SampleRequest, params: SamplingParams, count: int) -> list[Choice]:
         """From one to `count` attempts. Raises SolverError."""
@@ -181,6 +215,10 @@ class ServerSolver:
         asked_s = failure.retry_after_s if isinstance(failure, PassingFailure) else 0.0
         doubled_s = self._retry_delay_s * 2.0 ** (state.attempt_number - 1)
         return min(asked_s, MAX_WAIT_S) * random.uniform(1.0, 1.25) + random.uniform(0.5, 1.0) * doubled_s
+
+
+def _closed() -> SolverError:
+    return SolverError("the Solver's connections are closed", next_step="run the same command again")
 
 
 def check_servers(settings: Settings) -> None:

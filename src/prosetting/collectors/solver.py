@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -45,10 +45,17 @@ class SamplingParams:
 class Solver(Protocol):
     """An engine that holds one checkpoint and draws attempts from it."""
 
-    def sample(self, batch: Sequence[SampleRequest], params: SamplingParams) -> list[Sample]:
-        """Draw a batch of attempts, in the order asked. Raises SolverError when the engine is lost."""
+    def sample(self, requests: Iterable[SampleRequest], params: SamplingParams) -> Iterator[Sample]:
+        """Draw attempts: each is yielded as it is finished, in any order.
+
+        `requests` is read in the caller's thread, as there is room: at most about two batches ahead of what was
+        yielded. Attempts at one prompt should come one after the other, so that the prompt is read once. When
+        `requests` ends, what is in flight is finished. An iterator that is left early leaves its attempts in flight
+        undrawn. Raises SolverError when the engine is lost or closed; what was yielded before stays good.
+        """
         ...
 
     def close(self) -> None:
-        """End the engine and give its memory back. Safe to call twice."""
+        """End the engine and give its memory back. Safe to call twice, and from another thread: `sample` then raises
+        SolverError."""
         ...
