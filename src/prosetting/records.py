@@ -104,16 +104,25 @@ class Grade:
 
 
 @dataclass(frozen=True, slots=True)
-class PreferencePair:
-    """One row of the preference data: a correct and an incorrect attempt at the same question."""
+class QuestionPairs:
+    """The preference pairs of one question in one round, each completion held once.
+
+    Pair p prefers `completions[chosen[p]]` to `completions[rejected[p]]`; `attempts` numbers the completions.
+    Every completion is in a pair.
+    """
 
     prompt: str
-    chosen: str
-    rejected: str
     question_id: QuestionId
-    chosen_attempt: int
-    rejected_attempt: int
     round: int
+    completions: tuple[str, ...]
+    attempts: tuple[int, ...]
+    chosen: tuple[int, ...]
+    rejected: tuple[int, ...]
+
+    @property
+    def attempt_pairs(self) -> list[tuple[int, int]]:
+        """Chosen and rejected attempt number of each pair."""
+        return [(self.attempts[c], self.attempts[r]) for c, r in zip(self.chosen, self.rejected, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)

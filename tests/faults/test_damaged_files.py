@@ -29,7 +29,9 @@ REBUILT = [
     "data/round_02_generator_training.json",
     "data/round_02_results.json",
     "datasets/round_01/train.parquet",
+    "datasets/round_01/train_by_question.parquet",
     "datasets/round_02/validation.parquet",
+    "datasets/round_02/validation_by_question.parquet",
     "datasets/round_02/dataset_info.json",
     "training_results/trl_r2_result.json",
 ]

@@ -169,9 +169,10 @@ class JournalMachine(RuleBasedStateMachine):
         for round_ in ROUNDS:
             for question in QUESTIONS:
                 graded = [(t, g) for t, g in self.journal.attempts_of("train", round_, question.question_id) if g]
-                for pair in pairs_of_question(question.text, graded, run_seed=1, most=None, shuffle_labels=False):
-                    assert self.verdict[round_, pair.question_id, pair.chosen_attempt] is Verdict.CORRECT
-                    assert self.verdict[round_, pair.question_id, pair.rejected_attempt] is Verdict.INCORRECT
+                pairs = pairs_of_question(question.text, graded, run_seed=1, most=None, shuffle_labels=False)
+                for chosen, rejected in pairs.attempt_pairs if pairs else ():
+                    assert self.verdict[round_, question.question_id, chosen] is Verdict.CORRECT
+                    assert self.verdict[round_, question.question_id, rejected] is Verdict.INCORRECT
 
     @invariant()
     def pools_are_conserved(self) -> None:

@@ -1,10 +1,15 @@
-"""The only writer of parquet: a round's preference pairs, in the columns that DPO tools expect."""
+"""The only writer of parquet: a round's preference pairs, in the columns that DPO tools expect and one row a question.
+
+Both are written as a stream, in row groups of a few thousand questions, so that memory does not grow with the round.
+In a group each text stands once, however many pairs it is in: `chosen`, `rejected` and `prompt` are indices into it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +19,7 @@ import pyarrow.parquet as pq
 from prosetting.core.artifacts import replace_atomically, write_json
 from prosetting.core.crash_points import reached
 from prosetting.datasets.dpo_data_converter import VALIDATION_SHARE, is_validation
-from prosetting.records import PreferencePair
+from prosetting.records import QuestionPairs
 
 PAIR_SCHEMA = pa.schema(
     [
@@ -27,7 +32,26 @@ PAIR_SCHEMA = pa.schema(
         ("round", pa.int32()),
     ]
 )
-ROWS_A_GROUP = 50_000
+QUESTION_SCHEMA = pa.schema(
+    [
+        ("question_id", pa.string()),
+        ("round", pa.int32()),
+        ("prompt", pa.string()),
+        ("completions", pa.list_(pa.string())),
+        ("attempts", pa.list_(pa.int32())),
+        ("chosen", pa.list_(pa.int32())),
+        ("rejected", pa.list_(pa.int32())),
+    ]
+)
+_ENCODED_PAIR_SCHEMA = pa.schema(
+    (field.name, pa.dictionary(pa.int32(), field.type) if field.type == pa.string() else field.type)
+    for field in PAIR_SCHEMA
+)
+SIDES = ("train", "validation")
+PAIR_FILES = (*(f"{side}.parquet" for side in SIDES), *(f"{side}_by_question.parquet" for side in SIDES))
+QUESTIONS_A_GROUP = 2_000
+LONGEST_GROUP = 32 * 2**20
+"""Characters of completions in a row group, beside the question that goes beyond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,40 +67,106 @@ class PairCounts:
         return self.train + self.validation
 
 
-def save_pairs(folder: Path, round_: int, pairs: Iterable[PreferencePair]) -> PairCounts:
-    """Write train.parquet, validation.parquet and dataset_info.json of one round."""
-    counts = {"train": 0, "validation": 0}
-    questions: set[str] = set()
-    with (
-        replace_atomically(folder / "train.parquet") as train_path,
-        replace_atomically(folder / "validation.parquet") as validation_path,
-        _writer(train_path) as train,
-        _writer(validation_path) as validation,
-    ):
-        for chunk in _chunks(pairs):
-            sides = {"train": [], "validation": []}  # type: dict[str, list[PreferencePair]]
-            for pair in chunk:
-                sides["validation" if is_validation(pair.question_id) else "train"].append(pair)
-                questions.add(pair.question_id)
-            for name, writer in (("train", train), ("validation", validation)):
-                counts[name] += len(sides[name])
-                writer.write_table(pa.Table.from_pylist([asdict(pair) for pair in sides[name]], PAIR_SCHEMA))
+def save_pairs(folder: Path, round_: int, questions: Iterable[QuestionPairs]) -> PairCounts:
+    """Write PAIR_FILES and dataset_info.json of one round: every pair as a row, and every question as a row."""
+    counts = dict.fromkeys(SIDES, 0)
+    total = 0
+    with ExitStack() as stack:
+        paths = {name: stack.enter_context(replace_atomically(folder / name)) for name in PAIR_FILES}
+        pairs = {side: stack.enter_context(_pair_writer(paths[f"{side}.parquet"])) for side in SIDES}
+        by_question = {
+            side: stack.enter_context(_question_writer(paths[f"{side}_by_question.parquet"])) for side in SIDES
+        }
+        for group in _groups(questions):
+            total += len(group)
+            sides: dict[str, list[QuestionPairs]] = {side: [] for side in SIDES}
+            for question in group:
+                sides["validation" if is_validation(question.question_id) else "train"].append(question)
+            for side, part in sides.items():
+                if part:
+                    rows, table = _tables(part)
+                    counts[side] += rows.num_rows
+                    pairs[side].write_table(rows)
+                    by_question[side].write_table(table)
             reached("parquet:rows_written")
-        train.close()
-        validation.close()
-    found = PairCounts(counts["train"], counts["validation"], len(questions))
+    found = PairCounts(counts["train"], counts["validation"], total)
     write_json(folder / "dataset_info.json", _info(round_, found))
     return found
 
 
-def _writer(path: Path) -> Any:
-    return pq.ParquetWriter(path, PAIR_SCHEMA, compression="zstd", use_dictionary=True, write_page_checksum=True)
+def _tables(questions: Sequence[QuestionPairs]) -> tuple[pa.Table, pa.Table]:
+    """The pairs of these questions as rows, and the questions as rows; both point into the same texts."""
+    texts = pa.array([text for question in questions for text in question.completions], pa.string())
+    attempts = pa.array([number for question in questions for number in question.attempts], pa.int32())
+    starts = list(accumulate((len(question.completions) for question in questions), initial=0))
+    pair_starts = list(accumulate((len(question.chosen) for question in questions), initial=0))
+    by_question = {
+        "question_id": pa.array([question.question_id for question in questions], pa.string()),
+        "round": pa.array([question.round for question in questions], pa.int32()),
+        "prompt": pa.array([question.prompt for question in questions], pa.string()),
+        "completions": _lists(starts, texts),
+        "attempts": _lists(starts, attempts),
+    }
+    question_of = pa.array([n for n, question in enumerate(questions) for _ in question.chosen], pa.int32())
+    columns = {name: _indexed(by_question[name], question_of) for name in ("prompt", "question_id")}
+    columns["round"] = by_question["round"].take(question_of)
+    for side in ("chosen", "rejected"):
+        places: list[tuple[int, ...]] = [getattr(question, side) for question in questions]
+        by_question[side] = _lists(pair_starts, pa.array(chain.from_iterable(places), pa.int32()))
+        absolute = pa.array([start + place for start, row in zip(starts, places, strict=False) for place in row])
+        columns[side] = _indexed(texts, absolute)
+        columns[f"{side}_attempt"] = attempts.take(absolute)
+    return (
+        pa.table([columns[name] for name in PAIR_SCHEMA.names], schema=_ENCODED_PAIR_SCHEMA),
+        pa.table([by_question[name] for name in QUESTION_SCHEMA.names], schema=QUESTION_SCHEMA),
+    )
 
 
-def _chunks(pairs: Iterable[PreferencePair]) -> Iterator[list[PreferencePair]]:
-    stream = iter(pairs)
-    while chunk := list(islice(stream, ROWS_A_GROUP)):
-        yield chunk
+def _indexed(values: pa.Array, places: pa.Array) -> pa.DictionaryArray:
+    """`values[places]`, with a dictionary of only those values that occur in it."""
+    used = places.dictionary_encode()
+    return pa.DictionaryArray.from_arrays(used.indices, values.take(used.dictionary))
+
+
+def _lists(starts: list[int], values: pa.Array) -> pa.ListArray:
+    return pa.ListArray.from_arrays(pa.array(starts, pa.int32()), values)
+
+
+def _pair_writer(path: Path) -> Any:
+    # Without the schema in the file readers get plain strings back. The limit keeps a group's texts in its dictionary.
+    return pq.ParquetWriter(
+        path,
+        _ENCODED_PAIR_SCHEMA,
+        compression="zstd",
+        store_schema=False,
+        dictionary_pagesize_limit=2**30,
+        write_statistics=["question_id"],
+        write_page_checksum=True,
+    )
+
+
+def _question_writer(path: Path) -> Any:
+    return pq.ParquetWriter(
+        path,
+        QUESTION_SCHEMA,
+        compression="zstd",
+        use_dictionary=["round"],
+        write_statistics=["question_id"],
+        write_page_checksum=True,
+    )
+
+
+def _groups(questions: Iterable[QuestionPairs]) -> Iterator[list[QuestionPairs]]:
+    group: list[QuestionPairs] = []
+    characters = 0
+    for question in questions:
+        group.append(question)
+        characters += sum(map(len, question.completions))
+        if len(group) == QUESTIONS_A_GROUP or characters >= LONGEST_GROUP:
+            yield group
+            group, characters = [], 0
+    if group:
+        yield group
 
 
 def _info(round_: int, counts: PairCounts) -> dict[str, Any]:
@@ -87,5 +177,9 @@ def _info(round_: int, counts: PairCounts) -> dict[str, Any]:
         "train_rows": counts.train,
         "validation_rows": counts.validation,
         "questions": counts.questions,
+        "by_question": {
+            "format": "one row a question; pair p prefers completions[chosen[p]] to completions[rejected[p]]",
+            "columns": {field.name: str(field.type) for field in QUESTION_SCHEMA},
+        },
         "split": f"by question id: validation when int(id[:8], 16) / 16**8 < {VALIDATION_SHARE}",
     }

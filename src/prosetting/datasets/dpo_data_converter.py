@@ -9,10 +9,10 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
-from itertools import product
+from itertools import chain, product
 
 from prosetting.core.artifacts import draw_seed
-from prosetting.records import REFERENCE_ATTEMPT, Grade, PreferencePair, QuestionId, Trajectory, Verdict
+from prosetting.records import REFERENCE_ATTEMPT, Grade, QuestionId, QuestionPairs, Trajectory, Verdict
 
 VALIDATION_SHARE = 0.1
 MIN_STEP_WORDS = 4
@@ -33,44 +33,47 @@ def pairs_of_question(
     most: int | None,
     shuffle_labels: bool,
     reference_solution: str | None = None,
-) -> list[PreferencePair]:
-    """The pairs of one question's attempts in one round, by chosen and rejected attempt.
+) -> QuestionPairs | None:
+    """The pairs of one question's attempts in one round, by chosen and rejected attempt; None where there are none.
 
     `most` keeps that many, picked by a hash of the pair's name. `shuffle_labels` permutes the verdicts among the
     distinct texts first: the control experiment, in which preference carries no information.
     `reference_solution`, where it is worked out, is the one chosen answer of a question without a correct attempt.
     """
     labelled = _distinct(attempts)
-    if shuffle_labels and labelled:
-        first = labelled[0][0]
-        verdicts = [verdict for _, verdict in labelled]
-        random.Random(draw_seed(run_seed, "shuffle", first.round, first.question_id)).shuffle(verdicts)
-        labelled = [(trajectory, verdict) for (trajectory, _), verdict in zip(labelled, verdicts, strict=True)]
-    correct = [trajectory for trajectory, verdict in labelled if verdict is Verdict.CORRECT]
-    incorrect = [trajectory for trajectory, verdict in labelled if verdict is Verdict.INCORRECT]
-    pairs = [
-        PreferencePair(prompt, good.response, bad.response, good.question_id, good.attempt, bad.attempt, good.round)
-        for good, bad in product(correct, incorrect)
-    ]
+    if not labelled:
+        return None
+    round_, question_id = labelled[0][0].round, labelled[0][0].question_id
+    verdicts = [verdict for _, verdict in labelled]
+    if shuffle_labels:
+        random.Random(draw_seed(run_seed, "shuffle", round_, question_id)).shuffle(verdicts)
+    sides: dict[Verdict, list[tuple[int, str]]] = {Verdict.CORRECT: [], Verdict.INCORRECT: []}
+    for (trajectory, _), verdict in zip(labelled, verdicts, strict=True):
+        sides[verdict].append((trajectory.attempt, trajectory.response))
+    correct, incorrect = sides.values()
     if not correct and is_worked_out(reference_solution):
-        solution = _ANNOTATION.sub("", str(reference_solution)).strip()
-        pairs = [
-            PreferencePair(prompt, solution, bad.response, bad.question_id, REFERENCE_ATTEMPT, bad.attempt, bad.round)
-            for bad in incorrect
-        ]
+        correct = [(REFERENCE_ATTEMPT, _ANNOTATION.sub("", str(reference_solution)).strip())]
+    pairs = list(product(correct, incorrect))
     if most is not None and len(pairs) > most:
-        pairs = sorted(pairs, key=lambda pair: _pick_order(run_seed, pair))[:most]
-        pairs.sort(key=lambda pair: (pair.chosen_attempt, pair.rejected_attempt))
-    return pairs
+        names = (draw_seed(run_seed, "pair", round_, question_id, good[0], bad[0]) for good, bad in pairs)
+        pairs = sorted(pair for _, pair in sorted(zip(names, pairs, strict=True))[:most])
+    if not pairs:
+        return None
+    place = {side: index for index, side in enumerate(dict.fromkeys(chain.from_iterable(zip(*pairs, strict=True))))}
+    return QuestionPairs(
+        prompt,
+        question_id,
+        round_,
+        completions=tuple(text for _, text in place),
+        attempts=tuple(attempt for attempt, _ in place),
+        chosen=tuple(place[good] for good, _ in pairs),
+        rejected=tuple(place[bad] for _, bad in pairs),
+    )
 
 
 def is_worked_out(solution: str | None) -> bool:
     """Whether a solution shows its steps: a bare answer as the chosen one would teach to guess."""
     return solution is not None and len(_WORD.findall(solution)) >= MIN_STEP_WORDS
-
-
-def _pick_order(run_seed: int, pair: PreferencePair) -> int:
-    return draw_seed(run_seed, "pair", pair.round, pair.question_id, pair.chosen_attempt, pair.rejected_attempt)
 
 
 def _distinct(attempts: Sequence[tuple[Trajectory, Grade]]) -> list[tuple[Trajectory, Verdict]]:

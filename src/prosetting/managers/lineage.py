@@ -182,7 +182,7 @@ def _round_played(
         numbers[Verdict.UNKNOWN],
         [trajectory.attempt for trajectory, grade in attempts if grade is None],
         len(correct) / decided if decided else None,
-        [(pair.chosen_attempt, pair.rejected_attempt) for pair in pairs],
+        pairs.attempt_pairs if pairs else [],
     )
 
 

@@ -18,6 +18,7 @@ from prosetting.core.artifacts import write_json
 from prosetting.core.journal import Journal
 from prosetting.core.state_manager import CONCLUSION
 from prosetting.core.workspace import Workspace
+from prosetting.datasets.data_saver import PAIR_FILES
 from prosetting.errors import WorkspaceError
 from prosetting.managers.question_manager import QuestionManager
 from prosetting.managers.round_controller import RoundController
@@ -143,8 +144,7 @@ def _writers(
         },
         Stage.DATA_GRADING: {data(round_, "rewards"): lambda: files.rewards(round_)},
         Stage.DPO_CONVERSION: {
-            folder / "train.parquet": convert,
-            folder / "validation.parquet": convert,
+            **{folder / name: convert for name in PAIR_FILES},
             folder / "dataset_info.json": convert,
             data(round_, "solver_training"): convert,
         },

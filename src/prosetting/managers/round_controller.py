@@ -203,10 +203,8 @@ class RoundController:
         # A lost file of a round that a fork was given is written again as it was.
         made_with = bound_to(self._journal, round_) or {}
         settings = self._settings.model_copy(update={name: made_with[name] for name in PAIRING if name in made_with})
-        pairs = (
-            pair
-            for outcome in outcomes
-            for pair in pairs_of_question(
+        questions = (
+            pairs_of_question(
                 prompt_of(outcome.question, settings),
                 outcome.attempts,
                 run_seed=settings.seed,
@@ -214,8 +212,9 @@ class RoundController:
                 shuffle_labels=settings.shuffle_labels,
                 reference_solution=outcome.question.solution if settings.reference_as_chosen else None,
             )
+            for outcome in outcomes
         )
-        counts = save_pairs(self._workspace.dataset_dir(round_), round_, pairs)
+        counts = save_pairs(self._workspace.dataset_dir(round_), round_, filter(None, questions))
         self._engines.files.solver_training(round_, outcomes)
         return {"pairs": counts.total, **asdict(counts)}
 
