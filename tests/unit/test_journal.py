@@ -2,6 +2,7 @@ import sqlite3
 
 import pytest
 
+from prosetting.core import journal as journal_module
 from prosetting.core.journal import Journal
 from prosetting.core.journal_rows import TeacherCall, TeacherTotals
 from prosetting.errors import WorkspaceError
@@ -31,7 +32,7 @@ def test_a_row_written_twice_is_there_once(journal):
 def test_the_pool_comes_back_in_question_id_order_with_reasons(journal):
     entries = [PoolEntry(question(text), "seed") for text in ("b", "a", "c")]
     journal.set_pool(1, entries)
-    found = journal.pool(1)
+    found = list(journal.pool(1))
     assert found == sorted(entries, key=lambda entry: entry.question.question_id)
 
 
@@ -114,3 +115,53 @@ def test_readers_cannot_write(tmp_path):
     Journal(tmp_path / "j.db").close()
     with Journal(tmp_path / "j.db", read_only=True) as reader, pytest.raises(sqlite3.OperationalError):
         reader.set_fact("a", 1)
+
+
+def play(journal: Journal, questions: int, attempts: int) -> dict[str, list[Verdict]]:
+    """A round of that many questions; every third has no attempts, every other attempt of the rest is graded."""
+    pool = [question(str(number)) for number in range(questions)]
+    journal.set_pool(1, [PoolEntry(q, "seed") for q in pool])
+    expected: dict[str, list[Verdict]] = {}
+    for place, q in enumerate(pool):
+        numbers = range(attempts if place % 3 else 0)
+        journal.add_trajectories("train", [Trajectory(1, q.question_id, n, "r", "stop", 1) for n in numbers])
+        verdicts = {n: Verdict.CORRECT if n % 4 else Verdict.INCORRECT for n in numbers if n % 2 == 0}
+        journal.add_grades("train", [Grade(1, q.question_id, n, verdict, "rules") for n, verdict in verdicts.items()])
+        expected[q.question_id] = list(verdicts.values())
+    return expected
+
+
+def test_a_round_is_read_question_by_question_whatever_the_pages(journal, monkeypatch):
+    expected = play(journal, questions=23, attempts=5)
+    stray = Trajectory(1, question_id_of("in no pool"), 0, "r", "stop", 1)
+    journal.add_trajectories("train", [stray])
+    journal.add_grades("train", [Grade(1, stray.question_id, 0, Verdict.CORRECT, "rules")])
+    for page in (1, 2, 7, 23, 500):
+        monkeypatch.setattr(journal_module, "PAGE", page)
+        found = {
+            entry.question.question_id: [(t.attempt, grade.verdict) for t, grade in attempts]
+            for entry, attempts in journal.pool_with_attempts(1)
+        }
+        assert list(found) == sorted(expected)
+        assert {name: [verdict for _, verdict in graded] for name, graded in found.items()} == expected
+        assert all([number for number, _ in graded] == sorted(dict(graded)) for graded in found.values())
+        assert len(list(journal.trajectories("train", 1))) == 15 * 5 + 1
+        assert len(list(journal.pool(1))) == 23
+
+
+def test_a_round_can_be_written_while_it_is_read(journal, monkeypatch):
+    monkeypatch.setattr(journal_module, "PAGE", 2)
+    play(journal, questions=9, attempts=4)
+    seen = []
+    for trajectory in journal.ungraded("train", 1):
+        journal.add_grades("train", [Grade(1, trajectory.question_id, trajectory.attempt, Verdict.CORRECT, "rules")])
+        seen.append((trajectory.question_id, trajectory.attempt))
+    assert seen == sorted(set(seen))
+    assert len(seen) == 6 * 2
+    assert list(journal.ungraded("train", 1)) == []
+
+
+def test_a_pool_is_counted_by_reason(journal):
+    journal.set_pool(1, [PoolEntry(question(t), "seed" if t < "c" else "enhanced") for t in ("a", "b", "c")])
+    assert journal.pool_counts(1) == {"seed": 2, "enhanced": 1}
+    assert journal.pool_counts(2) == {}

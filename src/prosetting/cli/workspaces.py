@@ -49,7 +49,7 @@ def total_rounds_of(workspace: Workspace, journal: Journal) -> int:
     if total := state_of(workspace).get("total_rounds"):
         return int(total)
     round_ = 1
-    while journal.pool(round_ + 1):
+    while journal.pool_counts(round_ + 1):
         round_ += 1
     return round_
 

@@ -11,6 +11,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,12 @@ from prosetting.core.storage import journal_damaged, pause_for
 from prosetting.errors import WorkspaceError
 from prosetting.records import Grade, PoolEntry, PoolReason, Question, QuestionId, Trajectory, Verdict
 
+PAGE = 500
+"""Rows that are in memory at a time when a round is read."""
+_QUESTION = "q.question_id, text, reference, solution, kind, parent_id"
+_ATTEMPT = "t.round, question_id, attempt, response, finish_reason, completion_tokens"
+_GRADED = "trajectories t JOIN grades g USING (split, round, question_id, attempt)"
+_MAYBE_GRADED = "trajectories t LEFT JOIN grades g USING (split, round, question_id, attempt)"
 # The rounds so far, one by one: what is keyed by (round, question) is then found by its key.
 _EACH_ROUND = (
     "WITH RECURSIVE each_round (n) AS"
@@ -113,19 +120,42 @@ class Journal:
             ((q.question_id, q.text, q.reference, q.solution, q.kind, q.parent_id) for q in questions),
         )
 
-    def pool(self, round_: int) -> list[PoolEntry]:
-        """A round's pool in question-id order."""
+    def pool(self, round_: int) -> Iterator[PoolEntry]:
+        """A round's pool in question-id order, read in pages: writes in between are safe."""
+        after: QuestionId | None = QuestionId("")
+        while after is not None:
+            rows = self._db.execute(
+                f"SELECT {_QUESTION}, reason FROM pools p JOIN questions q USING (question_id)"
+                " WHERE p.round = ? AND p.question_id > ? ORDER BY p.question_id LIMIT ?",
+                (round_, after, PAGE),
+            ).fetchall()
+            yield from (PoolEntry(Question(*row[:6]), row[6]) for row in rows)
+            after = rows[-1][0] if len(rows) == PAGE else None
+
+    def pool_counts(self, round_: int) -> dict[str, int]:
+        """How many questions a round's pool holds for which reason; empty for a round that has no pool yet."""
         rows = self._db.execute(
-            "SELECT q.question_id, text, reference, solution, kind, parent_id, reason"
-            " FROM pools p JOIN questions q USING (question_id) WHERE p.round = ? ORDER BY q.question_id",
-            (round_,),
+            "SELECT reason, count(*) FROM pools WHERE round = ? GROUP BY reason ORDER BY reason", (round_,)
         )
-        return [PoolEntry(Question(*row[:6]), row[6]) for row in rows]
+        return {row[0]: row[1] for row in rows}
+
+    def pool_with_attempts(self, round_: int) -> Iterator[tuple[PoolEntry, list[tuple[Trajectory, Grade]]]]:
+        """A round's pool in question-id order, each question with its graded attempts in attempt order.
+
+        Read in pages, as `pool` and `graded_attempts` are: a question without graded attempts has an empty list.
+        """
+        groups = groupby(self.graded_attempts("train", round_), key=lambda graded: graded[0].question_id)
+        group = next(groups, None)
+        for entry in self.pool(round_):
+            while group and group[0] < entry.question.question_id:
+                group = next(groups, None)
+            attempted = group is not None and group[0] == entry.question.question_id
+            yield entry, list(group[1]) if group and attempted else []
 
     def known_questions(self, round_: int) -> list[Question]:
         """Every question of the pools up to this round, in question-id order."""
         rows = self._db.execute(
-            "SELECT question_id, text, reference, solution, kind, parent_id FROM questions"
+            f"SELECT {_QUESTION} FROM questions q"
             " WHERE question_id IN (SELECT question_id FROM pools WHERE round <= ?) ORDER BY question_id",
             (round_,),
         )
@@ -133,7 +163,7 @@ class Journal:
 
     def question(self, question_id: QuestionId) -> Question | None:
         row = self._db.execute(
-            "SELECT question_id, text, reference, solution, kind, parent_id FROM questions WHERE question_id = ?",
+            f"SELECT {_QUESTION} FROM questions q WHERE question_id = ?",
             (question_id,),
         ).fetchone()
         return Question(*row) if row else None
@@ -192,13 +222,24 @@ class Journal:
         return {(QuestionId(row[0]), row[1]) for row in rows}
 
     def trajectories(self, split: Split, round_: int) -> Iterator[Trajectory]:
-        """In order of question id and attempt."""
-        rows = self._db.execute(
-            "SELECT round, question_id, attempt, response, finish_reason, completion_tokens FROM trajectories"
-            " WHERE split = ? AND round = ? ORDER BY question_id, attempt",
-            (split, round_),
-        )
-        return (Trajectory(*row) for row in rows)
+        """In order of question id and attempt, read in pages: writes in between are safe."""
+        return (Trajectory(*row) for row in self._attempts(_ATTEMPT, "trajectories t", "TRUE", split, round_))
+
+    def _attempts(self, columns: str, tables: str, condition: str, split: Split, round_: int) -> Iterator[Any]:
+        """A round's rows of attempts in their order. `columns` begin with those of `_ATTEMPT`.
+
+        A page is whole before it is given away and begins after the last key of the page before, so no cursor
+        stands open while a caller writes.
+        """
+        after: tuple[str, int] | None = ("", 0)
+        while after is not None:
+            rows = self._db.execute(
+                f"SELECT {columns} FROM {tables} WHERE split = ? AND round = ? AND (question_id, attempt) > (?, ?)"
+                f" AND {condition} ORDER BY question_id, attempt LIMIT ?",
+                (split, round_, *after, PAGE),
+            ).fetchall()
+            yield from rows
+            after = rows[-1][1:3] if len(rows) == PAGE else None
 
     def response(self, round_: int, question_id: QuestionId, attempt: int) -> str:
         """The text of one attempt of the train split. Raises KeyError when there is none."""
@@ -210,28 +251,16 @@ class Journal:
             raise KeyError((round_, question_id, attempt))
         return str(row[0])
 
-    def ungraded(self, split: Split, round_: int) -> list[Trajectory]:
-        """Attempts without a verdict, and those whose verdict is unknown: they are tried again."""
-        rows = self._db.execute(
-            "SELECT t.round, question_id, attempt, response, finish_reason, completion_tokens"
-            " FROM trajectories t LEFT JOIN grades g USING (split, round, question_id, attempt)"
-            " WHERE split = ? AND round = ? AND coalesce(g.verdict, 'unknown') = 'unknown'"
-            " ORDER BY question_id, attempt",
-            (split, round_),
-        )
-        return [Trajectory(*row) for row in rows]
+    def ungraded(self, split: Split, round_: int) -> Iterator[Trajectory]:
+        """Attempts without a verdict, and those whose verdict is unknown: they are tried again. Read in pages."""
+        undecided = "coalesce(g.verdict, 'unknown') = 'unknown'"
+        return (Trajectory(*row) for row in self._attempts(_ATTEMPT, _MAYBE_GRADED, undecided, split, round_))
 
-    def left_to_teacher(self, split: Split, round_: int) -> list[tuple[Trajectory, Verdict | None]]:
-        """Attempts that nothing but the teacher could decide, with the verdict they have so far."""
-        rows = self._db.execute(
-            "SELECT t.round, question_id, attempt, response, finish_reason, completion_tokens, g.verdict"
-            " FROM trajectories t LEFT JOIN grades g USING (split, round, question_id, attempt)"
-            " WHERE split = ? AND round = ?"
-            " AND (g.verdict IS NULL OR g.decided_by = 'teacher1' OR g.verdict = 'unknown' AND g.decided_by = 'rules')"
-            " ORDER BY question_id, attempt",
-            (split, round_),
-        )
-        return [(Trajectory(*row[:6]), Verdict(row[6]) if row[6] else None) for row in rows]
+    def left_to_teacher(self, split: Split, round_: int) -> Iterator[tuple[Trajectory, Verdict | None]]:
+        """Attempts that nothing but the teacher could decide, with the verdict they have so far. Read in pages."""
+        left = "(g.verdict IS NULL OR g.decided_by = 'teacher1' OR g.verdict = 'unknown' AND g.decided_by = 'rules')"
+        rows = self._attempts(f"{_ATTEMPT}, g.verdict", _MAYBE_GRADED, left, split, round_)
+        return ((Trajectory(*row[:6]), Verdict(row[6]) if row[6] else None) for row in rows)
 
     def add_grades(self, split: Split, grades: Iterable[Grade]) -> None:
         """A verdict that is decided stays when `unknown` comes later.
@@ -248,27 +277,15 @@ class Journal:
             )
 
     def graded_attempts(self, split: Split, round_: int) -> Iterator[tuple[Trajectory, Grade]]:
-        """Attempts with their grades, in order of question id and attempt."""
-        rows = self._db.execute(
-            "SELECT t.round, question_id, attempt, response, finish_reason, completion_tokens,"
-            " verdict, decided_by, diagnosis"
-            " FROM trajectories t JOIN grades g USING (split, round, question_id, attempt)"
-            " WHERE split = ? AND round = ? ORDER BY question_id, attempt",
-            (split, round_),
-        )
-        for row in rows:
-            trajectory = Trajectory(*row[:6])
-            yield (
-                trajectory,
-                Grade(round_, trajectory.question_id, trajectory.attempt, Verdict(row[6]), row[7], row[8]),
-            )
+        """Attempts with their grades, in order of question id and attempt, read in pages."""
+        columns = f"{_ATTEMPT}, verdict, decided_by, diagnosis"
+        for row in self._attempts(columns, _GRADED, "TRUE", split, round_):
+            yield Trajectory(*row[:6]), Grade(round_, row[1], row[2], Verdict(row[6]), row[7], row[8])
 
     def attempts_of(self, split: Split, round_: int, question_id: QuestionId) -> list[tuple[Trajectory, Grade | None]]:
         """One question's attempts in order, each with its grade once it has one."""
         rows = self._db.execute(
-            "SELECT t.round, question_id, attempt, response, finish_reason, completion_tokens,"
-            " verdict, decided_by, diagnosis"
-            " FROM trajectories t LEFT JOIN grades g USING (split, round, question_id, attempt)"
+            f"SELECT {_ATTEMPT}, verdict, decided_by, diagnosis FROM {_MAYBE_GRADED}"
             " WHERE split = ? AND round = ? AND question_id = ? ORDER BY attempt",
             (split, round_, question_id),
         )
@@ -281,8 +298,7 @@ class Journal:
         """How many attempts have which verdict, from whom; ("", "") counts those not graded yet."""
         rows = self._db.execute(
             "SELECT coalesce(g.verdict, ''), coalesce(g.decided_by, ''), count(*)"
-            " FROM trajectories t LEFT JOIN grades g USING (split, round, question_id, attempt)"
-            " WHERE split = ? AND round = ? GROUP BY 1, 2",
+            f" FROM {_MAYBE_GRADED} WHERE split = ? AND round = ? GROUP BY 1, 2",
             (split, round_),
         )
         return {(row[0], row[1]): row[2] for row in rows}
@@ -346,7 +362,7 @@ class Journal:
     def admitted(self, round_: int) -> list[Question]:
         """The questions that Teacher2 wrote in a round and the gate let in, in question-id order."""
         rows = self._db.execute(
-            "SELECT q.question_id, text, reference, solution, kind, parent_id"
+            f"SELECT {_QUESTION}"
             " FROM enhancements e JOIN questions q ON q.question_id = e.admitted_id"
             " WHERE e.round = ? ORDER BY q.question_id",
             (round_,),

@@ -24,7 +24,7 @@ def check_room_for(
     stage: str, round_: int, settings: Settings, workspace: Workspace, journal: Journal, model_path: str
 ) -> None:
     """Raises RunPaused, naming what is needed and what is free, where the disk will not hold what `stage` writes."""
-    questions = len(journal.pool(round_))
+    questions = sum(journal.pool_counts(round_).values())
     needed = bytes_needed(
         stage,
         questions=questions,

@@ -150,7 +150,7 @@ class RoundController:
         }
 
     def collect(self, round_: int) -> dict[str, Any]:
-        pool = self._journal.pool(round_)
+        pool = list(self._journal.pool(round_))
         self._engines.files.questions(round_, pool)
         attempts = range(self._settings.attempts_per_question)
         self._collect("train", round_, [entry.question for entry in pool], list(attempts), round_ - 1)

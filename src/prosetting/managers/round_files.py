@@ -24,7 +24,7 @@ class RoundFiles:
     def _write(self, round_: int, what: str, rows: Sequence[dict[str, Any]], **content: Any) -> None:
         write_json(self._workspace.round_data(round_, what), {"round": round_, **content, "rows": rows})
 
-    def questions(self, round_: int, pool: Sequence[PoolEntry]) -> None:
+    def questions(self, round_: int, pool: Iterable[PoolEntry]) -> None:
         self._write(round_, "questions", [{**asdict(entry.question), "reason": entry.reason} for entry in pool])
 
     def trajectories(self, round_: int) -> None:

@@ -87,7 +87,7 @@ def require_begun(journal: Journal) -> dict[str, Any]:
 
 def round_status(journal: Journal, round_: int, attempts_per_question: int) -> RoundStatus:
     """Also of a round in progress; `questions` is 0 for one that has no pool yet."""
-    reasons = Counter(str(entry.reason) for entry in journal.pool(round_))
+    reasons = journal.pool_counts(round_)
     counts = journal.verdict_counts("train", round_)
     verdicts: Counter[str] = Counter()
     for (verdict, _), count in counts.items():
@@ -102,7 +102,7 @@ def round_status(journal: Journal, round_: int, attempts_per_question: int) -> R
         stages_done=done,
         open_stages=[stage.value for stage in Stage if stage.value not in done],
         questions=sum(reasons.values()),
-        pool=dict(reasons),
+        pool=reasons,
         attempts=sum(counts.values()),
         attempts_planned=sum(reasons.values()) * attempts_per_question,
         graded=sum(counts.values()) - verdicts[""],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -30,21 +29,21 @@ def round_summary(journal: Journal, round_: int) -> RoundSummary:
     outputs = {stage: record for stage in Stage if (record := journal.stage(round_, stage))}
     training = outputs[Stage.TRL_TRAINING].output
     preparation = outputs[Stage.NEXT_ROUND_PREP].output
-    counts = journal.verdict_counts("train", round_)
+    pool, counts = journal.pool_counts(round_), journal.verdict_counts("train", round_)
     evaluation = journal.stage(round_, EVALUATION)
     return RoundSummary(
         round=round_,
         trained=training["trained"],
         reason=training["reason"],
         pairs=outputs[Stage.DPO_CONVERSION].output["pairs"],
-        questions=len(journal.pool(round_)),
+        questions=sum(pool.values()),
         average_reward=_average_reward(counts),
         decided_by=_decided_by(counts),
         unknown=sum(n for (verdict, _), n in counts.items() if verdict == Verdict.UNKNOWN),
         judge=judge_health(journal, round_),
         new_questions=preparation.get("new_questions", {}),
         diversity=preparation.get("diversity", {}),
-        pool=dict(Counter(entry.reason for entry in journal.pool(round_))),
+        pool=pool,
         heldout=heldout_score(journal, round_),
         duration_seconds=sum(record.seconds for record in outputs.values())
         + (evaluation.seconds if evaluation else 0.0),

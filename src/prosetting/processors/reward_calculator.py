@@ -66,7 +66,9 @@ class RewardCalculator:
     async def grade(self, split: Split, round_: int, questions: Mapping[QuestionId, Question]) -> None:
         """Raises TeacherUnavailable when Teacher1 as a whole is out of reach, and RunPaused when it fails a
         canary; what is graded stays."""
-        progress = Progress(f"round {round_} · grading ({split})", len(self._journal.ungraded(split, round_)))
+        progress = Progress(
+            f"round {round_} · grading ({split})", sum(1 for _ in self._journal.ungraded(split, round_))
+        )
         self._grade_without_teacher(split, round_, questions, progress)
         left_open = _equal_attempts(self._journal.left_to_teacher(split, round_))
         batches = list(enumerate(left_open[start : start + BATCH] for start in range(0, len(left_open), BATCH)))
