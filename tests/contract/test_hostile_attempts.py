@@ -181,7 +181,7 @@ def grade(folder: Path, url: str, attempts: list[str]) -> list[Grade]:
                 run_seed=1,
             )
             try:
-                await rewards.grade("train", 1, {question.question_id: question for question in QUESTIONS})
+                await rewards.grade("train", 1, QUESTIONS, attempts_a_question=100)
             finally:
                 await client.close()
 

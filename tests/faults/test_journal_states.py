@@ -159,10 +159,6 @@ class JournalMachine(RuleBasedStateMachine):
             for t, grade in self.journal.graded_attempts("train", r)
         }
         assert found == self.verdict
-        undecided = {key for key in self.drawn if self.verdict.get(key, Verdict.UNKNOWN) is Verdict.UNKNOWN}
-        assert {
-            (t.round, t.question_id, t.attempt) for r in ROUNDS for t in self.journal.ungraded("train", r)
-        } == undecided
 
     @invariant()
     def a_pair_is_of_one_correct_and_one_incorrect_attempt_at_one_question(self) -> None:

@@ -155,7 +155,7 @@ def test_round_zero_keeps_only_the_first_questions_and_the_replies(source, tmp_p
     with Journal(tmp_path / "fork" / "prosetting.db") as journal, Journal(source.workspace.journal) as before:
         assert list(journal.pool(1)) == list(before.pool(1))
         assert journal.teacher_totals() == before.teacher_totals()
-        assert (journal.pool_counts(2), journal.stages_done(1), journal.attempted("train", 1)) == ({}, [], set())
+        assert (journal.pool_counts(2), journal.stages_done(1), journal.has_attempts("train", 1)) == ({}, [], False)
     assert run_toy(source.settings_for(tmp_path / "fork", seed=99)) == 0
 
 

@@ -40,12 +40,14 @@ def test_unknown_verdicts_are_asked_again_and_decided_ones_are_not(journal):
     journal.add_trajectories("train", [attempt("q", n) for n in range(3)])
     q = question_id_of("q")
     journal.add_grades("train", [Grade(1, q, 0, Verdict.CORRECT, "rules"), Grade(1, q, 1, Verdict.UNKNOWN, "teacher1")])
-    assert [t.attempt for t in journal.ungraded("train", 1)] == [1, 2]
+    found = [(t.attempt, grade.verdict if grade else None) for t, grade in journal.attempts_of("train", 1, q)]
+    assert found == [(0, "correct"), (1, "unknown"), (2, None)]
 
 
 def test_held_out_attempts_never_show_among_training_attempts(journal):
     journal.add_trajectories("heldout", [attempt("q", 0)])
-    assert not journal.attempted("train", 1)
+    assert not journal.has_attempts("train", 1)
+    assert journal.attempted("train", 1, question_id_of("q")) == set()
 
 
 def test_a_failed_transaction_leaves_nothing(journal):
@@ -153,12 +155,11 @@ def test_a_round_can_be_written_while_it_is_read(journal, monkeypatch):
     monkeypatch.setattr(journal_module, "PAGE", 2)
     play(journal, questions=9, attempts=4)
     seen = []
-    for trajectory in journal.ungraded("train", 1):
+    for trajectory in journal.trajectories("train", 1):
         journal.add_grades("train", [Grade(1, trajectory.question_id, trajectory.attempt, Verdict.CORRECT, "rules")])
         seen.append((trajectory.question_id, trajectory.attempt))
     assert seen == sorted(set(seen))
-    assert len(seen) == 6 * 2
-    assert list(journal.ungraded("train", 1)) == []
+    assert {grade.verdict for _, grade in journal.graded_attempts("train", 1)} == {Verdict.CORRECT}
 
 
 def test_a_pool_is_counted_by_reason(journal):

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 import pytest
 
 from prosetting.config import Settings
+from prosetting.core.concurrency import Frontier
 from prosetting.core.group_commit import GroupCommit
 from prosetting.core.journal import Journal
+from prosetting.core.progress import Progress
 from prosetting.errors import DataError, TeacherReplyError
 from prosetting.managers.question_manager import NewQuestions, QuestionManager, load_pool_and_heldout
-from prosetting.records import Grade, PoolEntry, Question, Trajectory, Verdict, question_id_of
+from prosetting.records import Grade, PoolEntry, Question, QuestionId, Trajectory, Verdict, question_id_of
 from prosetting.teachers.base import GradeReply, NewQuestion, ShownAttempt
 
 CORRECT, INCORRECT, UNKNOWN = Verdict.CORRECT, Verdict.INCORRECT, Verdict.UNKNOWN
@@ -61,7 +63,9 @@ def manager_of(journal: Journal, heldout: Sequence[str] = (), **settings) -> Que
 
 
 def write(manager: QuestionManager, teacher: WritingTeacher) -> NewQuestions:
-    return asyncio.run(manager.write_questions(1, manager.outcomes(1), teacher))
+    graded = Frontier()
+    graded.complete()
+    return asyncio.run(manager.write_questions(1, graded, teacher))
 
 
 def play(journal: Journal, verdicts: dict[str, Sequence[Verdict]]) -> None:
@@ -80,14 +84,14 @@ def journal(tmp_path):
         yield journal
 
 
-def texts(questions: Sequence[Question]) -> list[str]:
-    return sorted(question.text for question in questions)
+def texts(journal: Journal, questions: Sequence[QuestionId]) -> list[str]:
+    return sorted(question.text for question in map(journal.question, questions) if question)
 
 
 def test_a_question_with_any_incorrect_attempt_is_failed_and_an_unknown_one_is_not(journal):
     play(journal, {"mixed": [CORRECT, INCORRECT], "solved": [CORRECT, CORRECT], "open": [CORRECT, UNKNOWN]})
-    failed = {outcome.question.text for outcome in manager_of(journal).outcomes(1) if outcome.failed}
-    assert failed == {"mixed"}
+    pool = manager_of(journal).next_pool(1, [])
+    assert [question_id for question_id, reason in pool if reason == "failed_replay"] == [question_id_of("mixed")]
 
 
 def test_the_next_pool_has_all_failed_a_share_of_the_others_and_the_new(journal):
@@ -95,33 +99,33 @@ def test_the_next_pool_has_all_failed_a_share_of_the_others_and_the_new(journal)
     play(journal, verdicts)
     manager = manager_of(journal)
     new = write(manager, WritingTeacher(1))
-    pool = manager.next_pool(1, manager.outcomes(1), new.admitted)
-    reasons = [entry.reason for entry in pool]
+    pool = manager.next_pool(1, new.admitted)
+    reasons = [reason for _, reason in pool]
     assert {reason: reasons.count(reason) for reason in set(reasons)} == {
         "failed_replay": 3,
         "other_replay": 2,
         "enhanced": 13,
     }
-    assert [e.question.question_id for e in pool] == sorted(e.question.question_id for e in pool)
+    assert pool == sorted(pool)
 
 
 def test_all_others_are_replayed_when_so_set(journal):
     play(journal, {f"s{n}": [CORRECT] for n in range(10)})
     manager = manager_of(journal, replay_other_share=1.0)
-    assert len(manager.next_pool(1, manager.outcomes(1), [])) == 10
+    assert len(manager.next_pool(1, [])) == 10
 
 
 def test_fewer_failed_questions_are_replayed_when_so_set(journal):
     play(journal, {f"f{n}": [INCORRECT] for n in range(10)})
     manager = manager_of(journal, replay_failed_share=0.5)
-    assert len(manager.next_pool(1, manager.outcomes(1), [])) == 5
+    assert len(manager.next_pool(1, [])) == 5
 
 
 def test_a_capped_pool_keeps_the_new_questions_first_and_then_the_failed_ones(journal):
     play(journal, {f"f{n}": [INCORRECT] for n in range(4)} | {f"s{n}": [CORRECT] for n in range(4)})
     manager = manager_of(journal, replay_other_share=1.0, max_pool_questions=6)
-    new = [Question(question_id_of(text), text) for text in ("n0", "n1", "n2")]
-    reasons = [entry.reason for entry in manager.next_pool(1, manager.outcomes(1), new)]
+    new = [question_id_of(text) for text in ("n0", "n1", "n2")]
+    reasons = [reason for _, reason in manager.next_pool(1, new)]
     assert sorted(reasons) == ["enhanced"] * 3 + ["failed_replay"] * 3
 
 
@@ -131,7 +135,7 @@ def test_who_answers_first_decides_nothing(tmp_path):
         with Journal(tmp_path / f"{seed}.db") as journal:
             play(journal, {f"f{n}": [INCORRECT] for n in range(20)})
             manager = manager_of(journal, new_questions_per_round=7)
-            pools.append(texts(write(manager, WritingTeacher(seed)).admitted))
+            pools.append(texts(journal, write(manager, WritingTeacher(seed)).admitted))
     assert pools[0] == pools[1] == pools[2]
     assert len(pools[0]) == 7
 
@@ -140,7 +144,7 @@ def test_questions_that_the_gate_turns_down_are_made_up_for_until_the_cap(journa
     play(journal, {f"f{n}": [INCORRECT] for n in range(6)})
     manager = manager_of(journal, heldout=[successor(f"f{n}") for n in range(3)], new_questions_per_round=3)
     new = write(manager, WritingTeacher(1))
-    assert texts(new.admitted) == sorted(successor(f"f{n}") for n in range(3, 6))
+    assert texts(journal, new.admitted) == sorted(successor(f"f{n}") for n in range(3, 6))
     assert new.counts["written"] == 3 + new.counts["held_out"]
 
 
@@ -148,9 +152,9 @@ def test_a_resumed_stage_asks_only_for_what_is_not_committed(journal):
     play(journal, {f"f{n}": [INCORRECT] for n in range(5)})
     manager = manager_of(journal)
     first = WritingTeacher(1)
-    before = texts(write(manager, first).admitted)
+    before = texts(journal, write(manager, first).admitted)
     again = WritingTeacher(2)
-    assert texts(write(manager, again).admitted) == before
+    assert texts(journal, write(manager, again).admitted) == before
     assert again.asked == []
 
 
@@ -158,7 +162,7 @@ def test_a_question_that_got_no_usable_reply_is_recorded_and_the_others_go_on(jo
     play(journal, {f"f{n}": [INCORRECT] for n in range(3)})
     manager = manager_of(journal)
     new = write(manager, WritingTeacher(1, broken=frozenset({"f1"})))
-    assert texts(new.admitted) == sorted([successor("f0"), successor("f2")])
+    assert texts(journal, new.admitted) == sorted([successor("f0"), successor("f2")])
     assert journal.enhancements(1)[question_id_of("f1")]["status"] == "failed"
 
 
@@ -170,3 +174,62 @@ def test_a_pool_file_that_shares_a_question_with_the_held_out_file_is_refused(tm
     )
     with pytest.raises(DataError, match="would not be held out"):
         load_pool_and_heldout(settings)
+
+
+def test_teacher2_is_asked_about_a_question_while_others_are_still_being_graded(journal):
+    play(journal, {f"f{n}": [INCORRECT] for n in range(3)})
+    teacher, graded = WritingTeacher(1), Frontier()
+
+    async def run() -> None:
+        writing = asyncio.create_task(manager_of(journal).write_questions(1, graded, teacher))
+        graded.done(0)
+        while not journal.enhancements(1):
+            await asyncio.sleep(0.001)
+        first = journal.question(journal.pool_ids(1)[0])
+        assert teacher.asked == [first.text if first else ""]
+        graded.complete()
+        assert len((await writing).admitted) == 3
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("cap", [None, 7])
+def test_what_is_asked_early_is_what_would_be_asked_late(tmp_path, cap):
+    """And neither more nor less."""
+    asked = []
+    for early in (True, False):
+        with Journal(tmp_path / f"{early}.db") as journal:
+            verdicts = {f"f{n}": [INCORRECT] for n in range(12)} | {f"u{n}": [UNKNOWN] for n in range(6)}
+            play(journal, verdicts | {f"m{n}": [INCORRECT, UNKNOWN] for n in range(4)})
+            teacher, graded = WritingTeacher(1), Frontier()
+
+            async def run(journal=journal, teacher=teacher, graded=graded, early=early) -> None:
+                manager = manager_of(journal, new_questions_per_round=cap)
+                writing = asyncio.create_task(manager.write_questions(1, graded, teacher))
+                for place in range(20 if early else 0):
+                    graded.done(place)
+                    await asyncio.sleep(0.002)
+                graded.complete()
+                await writing
+
+            asyncio.run(run())
+            asked.append(sorted(teacher.asked))
+    assert asked[0] == asked[1]
+
+
+def test_a_question_with_an_unknown_verdict_is_not_asked_about_before_the_round_is_graded(journal):
+    """A resumed run may still decide it, and then something else is to be asked."""
+    play(journal, {"mixed": [INCORRECT, UNKNOWN]})
+    teacher, graded = WritingTeacher(1), Frontier()
+
+    async def run() -> None:
+        writing = asyncio.create_task(
+            manager_of(journal)._ask_early(
+                1, journal.pool_ids(1), frozenset(journal.pool_ids(1)), graded, teacher, Progress("", 1)
+            )
+        )
+        graded.done(0)
+        await writing
+
+    asyncio.run(run())
+    assert teacher.asked == []

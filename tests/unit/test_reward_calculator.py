@@ -6,11 +6,18 @@ import asyncio
 
 import pytest
 
+from prosetting.core.concurrency import Frontier
 from prosetting.core.group_commit import GroupCommit
 from prosetting.core.journal import Journal
+from prosetting.core.stopping import StopRequested
 from prosetting.errors import RunPaused, TeacherReplyError
 from prosetting.processors.answer_verifier import AnswerVerifier
-from prosetting.processors.reward_calculator import BATCH, RewardCalculator, count_grades, judge_health
+from prosetting.processors.reward_calculator import (
+    ATTEMPTS_BETWEEN_CANARIES,
+    RewardCalculator,
+    count_grades,
+    judge_health,
+)
 from prosetting.processors.reward_function import RewardVerdict
 from prosetting.records import Grade, Question, Trajectory, Verdict, question_id_of
 from prosetting.teachers.base import GradeReply
@@ -59,7 +66,7 @@ def draw(journal: Journal, question: Question, *responses: str, cut: bool = Fals
     journal.add_trajectories("train", rows)
 
 
-def grade(journal: Journal, judge: Judge | None, reward_function=None) -> list[Grade]:
+def grade(journal: Journal, judge: Judge | None, reward_function=None, attempts_a_question=8) -> list[Grade]:
     with AnswerVerifier() as verifier:
         rewards = RewardCalculator(
             journal,
@@ -70,7 +77,7 @@ def grade(journal: Journal, judge: Judge | None, reward_function=None) -> list[G
             concurrent_workers=4,
             run_seed=1,
         )
-        asyncio.run(rewards.grade("train", 1, QUESTIONS))
+        asyncio.run(rewards.grade("train", 1, [WITH, WITHOUT], attempts_a_question=attempts_a_question))
     return [found for _, found in journal.graded_attempts("train", 1)]
 
 
@@ -104,15 +111,53 @@ def test_without_a_teacher_open_attempts_stay_unknown(journal):
     assert [g.verdict for g in grade(journal, None)] == [Verdict.UNKNOWN]
 
 
-def test_a_batch_begins_with_canaries_and_a_resumed_run_asks_the_same_ones(journal):
-    draw(journal, WITHOUT, *[f"\\boxed{{{n}}}" for n in range(BATCH + 1)])
+def test_each_set_of_questions_has_canaries_of_its_own_and_a_resumed_run_asks_the_same_ones(journal):
+    draw(journal, WITH, "twelve or so")
+    draw(journal, WITHOUT, "\\boxed{13}")
     first = Judge(down=True)
-    grade(journal, first)
+    grade(journal, first, attempts_a_question=ATTEMPTS_BETWEEN_CANARIES)
     again = Judge()
-    grade(journal, again)
+    grade(journal, again, attempts_a_question=ATTEMPTS_BETWEEN_CANARIES)
     assert len(first.canaries) == 6
     assert sorted(again.canaries) == sorted(first.canaries)
     assert judge_health(journal, 1).canaries == judge_health(journal, 1).canaries_right == 6
+
+
+def test_questions_of_one_set_share_their_canaries(journal):
+    draw(journal, WITH, "twelve or so")
+    draw(journal, WITHOUT, "\\boxed{13}")
+    judge = Judge()
+    grade(journal, judge, attempts_a_question=1)
+    assert len(judge.canaries) == 3
+
+
+def test_a_question_is_graded_as_soon_as_its_attempts_are_there(journal):
+    """The stage before need not have ended."""
+    sampled, graded = Frontier(), Frontier()
+
+    async def run() -> None:
+        with AnswerVerifier() as verifier:
+            rewards = RewardCalculator(
+                journal,
+                GroupCommit(journal),
+                verifier,
+                None,
+                reward_function=None,
+                concurrent_workers=4,
+                run_seed=1,
+            )
+            grading = asyncio.create_task(
+                rewards.grade("train", 1, [WITH, WITHOUT], attempts_a_question=1, sampled=sampled, graded=graded)
+            )
+            draw(journal, WITH, "\\boxed{12}")
+            sampled.done(0)
+            await graded.reached(0)
+            assert [found.verdict for _, found in journal.graded_attempts("train", 1)] == [Verdict.CORRECT]
+            sampled.close()
+            with pytest.raises(StopRequested):
+                await grading
+
+    asyncio.run(run())
 
 
 def test_a_gullible_judge_grades_nothing_and_pauses_the_run(journal):
@@ -178,9 +223,8 @@ def test_a_users_function_that_failed_leaves_the_attempt_to_nobody_else(journal)
 
 
 def test_the_average_reward_leaves_unknown_attempts_out():
-    verdicts = [Verdict.CORRECT, Verdict.INCORRECT, Verdict.UNKNOWN, Verdict.UNKNOWN]
-    grades = [Grade(1, WITH.question_id, n, verdict, "rules") for n, verdict in enumerate(verdicts)]
-    counts = count_grades(grades)
+    unknown = {("unknown", "rules"): 2, ("", ""): 3}
+    counts = count_grades({("correct", "rules"): 1, ("incorrect", "rules"): 1, **unknown})
     assert counts.average_reward == 0.5
     assert counts.decided_by == {"rules": 2, "teacher1": 0, "reward_function": 0}
-    assert count_grades(grades[2:]).average_reward is None
+    assert count_grades(unknown).average_reward is None

@@ -1,12 +1,14 @@
+import asyncio
 import json
 
 import pytest
 
 from prosetting.config import Settings
+from prosetting.core.concurrency import side_by_side
 from prosetting.core.journal import Journal
 from prosetting.core.state_manager import StateManager
 from prosetting.core.workspace import Workspace
-from prosetting.errors import WorkspaceError
+from prosetting.errors import SolverError, WorkspaceError
 from prosetting.records import Stage
 
 
@@ -18,19 +20,32 @@ def state(tmp_path):
         yield StateManager(workspace, journal, total_rounds=2)
 
 
-def fail() -> dict:
+async def break_down() -> dict:
+    raise ZeroDivisionError
+
+
+async def fail() -> dict:
     raise AssertionError("done again")
 
 
+def run(state, round_, stage, inputs, output) -> dict:
+    """The stage run to its end, with this output unless it is done."""
+
+    async def work() -> dict:
+        return output
+
+    return asyncio.run(state.run_stage(round_, stage, inputs, output if callable(output) else work))
+
+
 def test_a_stage_that_is_done_is_not_done_again(state):
-    assert state.run_stage(1, Stage.DATA_COLLECTION, {"n": 4}, lambda: {"n": 1}) == {"n": 1}
-    assert state.run_stage(1, Stage.DATA_COLLECTION, {"n": 4}, fail) == {"n": 1}
+    assert run(state, 1, Stage.DATA_COLLECTION, {"n": 4}, {"n": 1}) == {"n": 1}
+    assert run(state, 1, Stage.DATA_COLLECTION, {"n": 4}, fail) == {"n": 1}
 
 
 def test_a_stage_done_with_other_inputs_is_refused_with_each_difference_and_two_ways_out(state):
-    state.run_stage(2, Stage.DATA_GRADING, {"verifier version": "1", "contract": "t/2", "old": 1}, lambda: {})
+    run(state, 2, Stage.DATA_GRADING, {"verifier version": "1", "contract": "t/2", "old": 1}, {})
     with pytest.raises(WorkspaceError) as refused:
-        state.run_stage(2, Stage.DATA_GRADING, {"verifier version": "2", "contract": "t/2", "new": None}, fail)
+        run(state, 2, Stage.DATA_GRADING, {"verifier version": "2", "contract": "t/2", "new": None}, fail)
     first, *differences = refused.value.what.splitlines()
     assert "round 2 · data_grading" in first
     assert [line.strip() for line in differences] == [
@@ -44,21 +59,21 @@ def test_a_stage_done_with_other_inputs_is_refused_with_each_difference_and_two_
 
 def test_a_stage_is_named_by_its_inputs_alone(state):
     for round_, n in ((1, 4), (2, 4), (3, 5)):
-        state.run_stage(round_, Stage.DATA_COLLECTION, {"n": n}, dict)
+        run(state, round_, Stage.DATA_COLLECTION, {"n": n}, {})
     names = [state.stage_input_hash(round_, Stage.DATA_COLLECTION) for round_ in (1, 2, 3)]
     assert names[0] == names[1] != names[2]
 
 
 def test_a_stage_that_fails_leaves_no_marker(state):
     with pytest.raises(ZeroDivisionError):
-        state.run_stage(1, Stage.DATA_COLLECTION, {}, lambda: 1 / 0)
-    assert state.run_stage(1, Stage.DATA_COLLECTION, {}, lambda: {"n": 2}) == {"n": 2}
+        run(state, 1, Stage.DATA_COLLECTION, {}, break_down)
+    assert run(state, 1, Stage.DATA_COLLECTION, {}, {"n": 2}) == {"n": 2}
 
 
 def test_a_round_is_complete_when_its_five_stages_are(state, tmp_path):
     for stage in Stage:
         assert state.completed_rounds() == []
-        state.run_stage(1, stage, {}, dict)
+        run(state, 1, stage, {}, {})
     assert state.completed_rounds() == [1]
     state.write_state("running")
     found = json.loads((tmp_path / "training_state.json").read_text())
@@ -66,7 +81,52 @@ def test_a_round_is_complete_when_its_five_stages_are(state, tmp_path):
 
 
 def test_the_progress_file_tells_done_and_open_stages(state, tmp_path):
-    state.run_stage(1, Stage.DATA_COLLECTION, {}, lambda: {"attempts": 8})
+    run(state, 1, Stage.DATA_COLLECTION, {}, {"attempts": 8})
     found = json.loads((tmp_path / "round_01_progress.json").read_text())
     assert found["stages"] == {"data_collection": {"attempts": 8}}
     assert found["open_stages"][0] == "data_grading"
+
+
+def test_of_stages_side_by_side_the_earliest_one_is_current_until_it_is_done(state):
+    """As the state file tells people."""
+    seen = []
+
+    async def both() -> None:
+        sampled = asyncio.Event()
+
+        async def sample() -> dict:
+            await asyncio.sleep(0)
+            seen.append(state.current[1])
+            sampled.set()
+            return {}
+
+        async def grade() -> dict:
+            await sampled.wait()
+            await asyncio.sleep(0)
+            seen.append(state.current[1])
+            return {}
+
+        await asyncio.gather(
+            state.run_stage(1, Stage.DATA_COLLECTION, {}, sample), state.run_stage(1, Stage.DATA_GRADING, {}, grade)
+        )
+
+    asyncio.run(both())
+    assert seen == ["data_collection", "data_grading"]
+
+
+def test_of_stages_side_by_side_the_one_that_failed_first_is_named(state):
+    async def both() -> None:
+        async def sample() -> dict:
+            await asyncio.sleep(30)
+            return {}
+
+        async def grade() -> dict:
+            raise SolverError("lost", next_step="start again")
+
+        await side_by_side(
+            state.run_stage(1, Stage.DATA_COLLECTION, {}, sample), state.run_stage(1, Stage.DATA_GRADING, {}, grade)
+        )
+
+    with pytest.raises(SolverError):
+        asyncio.run(both())
+    assert state.current == (1, "data_grading")

@@ -16,12 +16,8 @@ from prosetting.cli.status import AsJson
 from prosetting.errors import SolverError
 
 if TYPE_CHECKING:
-    import asyncio
-
-    from prosetting.collectors.solver import Solver
     from prosetting.config import Settings
     from prosetting.core.journal import Journal
-    from prosetting.processors.reward_calculator import RewardCalculator
     from prosetting.records import HeldoutScore, Question
 
 BASE_ROUND = 0
@@ -68,8 +64,10 @@ def _evaluate(settings: Settings, files: list[Path]) -> list[dict[str, Any]]:
 
     from prosetting.collectors.data_normalizer import load_questions
     from prosetting.collectors.local_solver import LocalSolver, check_model_folder
+    from prosetting.collectors.trajectory_collector import TrajectoryCollector
     from prosetting.core.group_commit import GroupCommit
     from prosetting.core.journal import Journal
+    from prosetting.managers.heldout import score_heldout
     from prosetting.managers.open_teachers import check_teachers, open_teachers
     from prosetting.processors.answer_verifier import AnswerVerifier
     from prosetting.processors.reward_calculator import RewardCalculator
@@ -93,41 +91,20 @@ def _evaluate(settings: Settings, files: list[Path]) -> list[dict[str, Any]]:
         results = []
         for number, (file, questions) in enumerate(questions_of.items()):
             journal = stack.enter_context(Journal(scratch / f"{number}.db"))
+            commits = GroupCommit(journal)
             grader = RewardCalculator(
                 journal,
-                GroupCommit(journal),
+                commits,
                 verifier,
                 teacher,
                 reward_function=reward_function,
                 concurrent_workers=settings.teacher_concurrent_workers,
                 run_seed=settings.seed,
             )
-            score = _score(settings, journal, questions, solver, grader, runner)
-            results.append(_result(file, questions, journal, score))
+            collector = TrajectoryCollector(commits, settings)
+            scoring = score_heldout(journal, collector, grader, settings, BASE_ROUND, questions, lambda: solver)
+            results.append(_result(file, questions, journal, runner.run(scoring)))
     return results
-
-
-def _score(
-    settings: Settings,
-    journal: Journal,
-    questions: list[Question],
-    solver: Solver,
-    grader: RewardCalculator,
-    runner: asyncio.Runner,
-) -> HeldoutScore | None:
-    from prosetting.collectors.trajectory_collector import TrajectoryCollector
-    from prosetting.evaluation.benchmark import score_checkpoint
-
-    collector = TrajectoryCollector(journal, settings)
-    by_id = {question.question_id: question for question in questions}
-    return score_checkpoint(
-        journal,
-        BASE_ROUND,
-        sampled_attempts=settings.eval_attempts,
-        seed=settings.seed,
-        collect=lambda attempts: collector.collect("heldout", BASE_ROUND, questions, attempts, lambda: solver),
-        grade=lambda: runner.run(grader.grade("heldout", BASE_ROUND, by_id)),
-    )
 
 
 @contextmanager

@@ -1,22 +1,30 @@
 """Stage 1: the Solver attempts every question n times.
 
-Attempts are drawn in fixed batches, each committed whole. A resumed run draws exactly the batches that are
-missing, composed as before, so that it ends with the attempts of an uninterrupted run, to the bit.
+The Solver works in a thread of its own: it asks for the next question's requests as it has room and gives each
+attempt back as it is finished. The journal is written on the event loop, many attempts a commit. An attempt is
+drawn by a seed of its own, so a resumed run draws what is missing and nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from collections.abc import Set as AbstractSet
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from prosetting.collectors.solver import Sample, SampleRequest, SamplingParams, Solver
 from prosetting.config import Settings
 from prosetting.core import stopping
 from prosetting.core.artifacts import draw_seed
-from prosetting.core.journal import Journal
+from prosetting.core.concurrency import Frontier, in_thread
+from prosetting.core.group_commit import GroupCommit
 from prosetting.core.journal_rows import Split
 from prosetting.core.progress import Progress
+from prosetting.errors import SolverError
 from prosetting.records import GREEDY_ATTEMPT, Question, QuestionId, Trajectory
+
+UNWRITTEN_BATCHES = 2
+"""Batches of attempts that may wait for the disk before the Solver waits too."""
 
 
 def prompt_of(question: Question, settings: Settings) -> str:
@@ -24,68 +32,133 @@ def prompt_of(question: Question, settings: Settings) -> str:
     return f"{question.text}\n{settings.solver_instruction}" if settings.solver_instruction else question.text
 
 
-def open_batches(
-    questions: Sequence[Question],
-    attempts: Sequence[int],
-    done: AbstractSet[tuple[QuestionId, int]],
-    settings: Settings,
-    *,
-    split: Split,
-    round_: int,
-) -> list[list[SampleRequest]]:
-    """The batches of SOLVER_BATCH_SIZE of which some attempt is not `done`, prompts of similar length together."""
-    ordered = sorted(questions, key=lambda question: (len(question.text), question.question_id))
-    slots = [(question, attempt) for question in ordered for attempt in attempts]
-    size = settings.solver_batch_size
-    batches = (slots[start : start + size] for start in range(0, len(slots), size))
-    return [
-        [_request(*slot, settings, split=split, round_=round_) for slot in batch]
-        for batch in batches
-        if any((question.question_id, attempt) not in done for question, attempt in batch)
-    ]
-
-
-def _request(question: Question, attempt: int, settings: Settings, *, split: Split, round_: int) -> SampleRequest:
-    greedy = attempt == GREEDY_ATTEMPT
-    seed = None if greedy else draw_seed(settings.seed, split, round_, question.question_id, attempt)
-    return SampleRequest(question.question_id, attempt, prompt_of(question, settings), seed)
-
-
 class TrajectoryCollector:
-    """Draws what the journal does not hold yet and commits it batch by batch."""
+    """Draws what the journal does not hold yet and commits each attempt as it comes."""
 
-    def __init__(self, journal: Journal, settings: Settings) -> None:
-        self._journal = journal
+    def __init__(self, commits: GroupCommit, settings: Settings) -> None:
+        self._commits = commits
         self._settings = settings
-        self._params = SamplingParams(
-            settings.solver_max_new_tokens, settings.solver_temperature, settings.solver_top_p
-        )
 
-    def collect(
+    async def collect(
         self,
         split: Split,
         round_: int,
         questions: Sequence[Question],
         attempts: Sequence[int],
-        solver: Callable[[], Solver],
+        open_solver: Callable[[], Solver],
+        sampled: Frontier,
     ) -> None:
-        """`solver` is called only when something is left to draw."""
-        done = self._journal.attempted(split, round_)
-        batches = open_batches(questions, attempts, done, self._settings, split=split, round_=round_)
-        progress = Progress(f"round {round_} · sampling ({split})", sum(len(batch) for batch in batches))
-        for batch in batches:
-            stopping.check()
-            samples = solver().sample(batch, self._params)
-            self._journal.add_trajectories(split, [_trajectory(round_, sample) for sample in samples])
-            progress.advance(len(batch))
+        """`open_solver` is called only when something is left to draw. `sampled` is told each question's place in
+        `questions` once all its attempts are committed, and closed when that will not happen for all of them."""
+        sampling = _Sampling(self._commits, self._settings, split, round_, questions, attempts, sampled)
+        try:
+            if sampling.something_is_left:
+                await sampling.run(open_solver())
+            if sampled.passed < len(questions):
+                stopping.check()
+                raise SolverError("the Solver ended before all attempts were drawn", next_step="start the run again")
+        finally:
+            if sampled.passed < len(questions):
+                sampled.close()
 
 
-def _trajectory(round_: int, sample: Sample) -> Trajectory:
-    return Trajectory(
-        round_,
-        sample.question_id,
-        sample.attempt,
-        sample.response,
-        sample.finish_reason,
-        sample.completion_tokens,
-    )
+class _Sampling:
+    """What is left to draw of one split of one round."""
+
+    def __init__(
+        self,
+        commits: GroupCommit,
+        settings: Settings,
+        split: Split,
+        round_: int,
+        questions: Sequence[Question],
+        attempts: Sequence[int],
+        sampled: Frontier,
+    ) -> None:
+        self._commits = commits
+        self._settings = settings
+        self._split, self._round = split, round_
+        self._questions, self._attempts = questions, attempts
+        self._sampled = sampled
+        self._progress = Progress(f"round {round_} · sampling ({split})", len(questions) * len(attempts))
+        self._open = self._open_questions()
+        self._next = next(self._open, None)
+        self._undrawn: dict[QuestionId, tuple[int, int]] = {}  # in flight: place, and attempts not committed yet
+        self._unwritten = threading.Semaphore(UNWRITTEN_BATCHES * settings.solver_batch_size)
+        self._failure: BaseException | None = None
+
+    @property
+    def something_is_left(self) -> bool:
+        return self._next is not None
+
+    async def run(self, solver: Solver) -> None:
+        params = SamplingParams(
+            self._settings.solver_max_new_tokens, self._settings.solver_temperature, self._settings.solver_top_p
+        )
+        loop = asyncio.get_running_loop()
+
+        def draw() -> None:
+            for sample in solver.sample(self._requests(loop), params):
+                self._unwritten.acquire()
+                loop.call_soon_threadsafe(self._arrived, sample)
+
+        await in_thread(draw, end=solver.close)
+        await self._commits.write(lambda: None)  # after all that has arrived
+        if self._failure:
+            raise self._failure
+
+    def _open_questions(self) -> Iterator[tuple[int, list[SampleRequest]]]:
+        """Places in `questions` with the requests for the attempts that are missing there."""
+        journal = self._commits.journal
+        begun = journal.has_attempts(self._split, self._round)
+        for place, question in enumerate(self._questions):
+            present = journal.attempted(self._split, self._round, question.question_id) if begun else set()
+            missing = [attempt for attempt in self._attempts if attempt not in present]
+            self._progress.skip(len(self._attempts) - len(missing))
+            if missing:
+                yield place, [self._request(question, attempt) for attempt in missing]
+            else:
+                self._sampled.done(place)
+
+    def _request(self, question: Question, attempt: int) -> SampleRequest:
+        seed = draw_seed(self._settings.seed, self._split, self._round, question.question_id, attempt)
+        prompt = prompt_of(question, self._settings)
+        return SampleRequest(question.question_id, attempt, prompt, None if attempt == GREEDY_ATTEMPT else seed)
+
+    def _requests(self, loop: asyncio.AbstractEventLoop) -> Iterator[SampleRequest]:
+        """Read in the Solver's thread; the journal is read on the event loop."""
+        while requests := asyncio.run_coroutine_threadsafe(self._next_requests(), loop).result():
+            yield from requests
+
+    async def _next_requests(self) -> list[SampleRequest]:
+        """All missing attempts at one question; none when there is nothing more to draw, or not now."""
+        if self._next is None or self._failure or stopping.requested():
+            return []
+        place, requests = self._next
+        self._undrawn[requests[0].question_id] = (place, len(requests))
+        self._next = next(self._open, None)
+        return requests
+
+    def _arrived(self, sample: Sample) -> None:
+        trajectory = Trajectory(
+            self._round,
+            sample.question_id,
+            sample.attempt,
+            sample.response,
+            sample.finish_reason,
+            sample.completion_tokens,
+        )
+        write = partial(self._commits.journal.add_trajectories, self._split, [trajectory])
+        self._commits.submit(write).add_done_callback(partial(self._written, sample.question_id))
+
+    def _written(self, question_id: QuestionId, written: asyncio.Future[None]) -> None:
+        self._unwritten.release()
+        if error := written.exception():
+            self._failure = self._failure or error
+            return
+        self._progress.advance(1)
+        place, undrawn = self._undrawn.pop(question_id)
+        if undrawn > 1:
+            self._undrawn[question_id] = (place, undrawn - 1)
+        else:
+            self._sampled.done(place)

@@ -6,6 +6,7 @@ A row is keyed by what it is of (split, round, question, attempt), so writing it
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 import time
@@ -139,6 +140,23 @@ class Journal:
         )
         return {row[0]: row[1] for row in rows}
 
+    def pool_ids(self, round_: int) -> list[QuestionId]:
+        """The questions of a round's pool, short ones first."""
+        rows = self._db.execute(
+            "SELECT question_id FROM pools JOIN questions USING (question_id) WHERE round = ?"
+            " ORDER BY length(text), question_id",
+            (round_,),
+        )
+        return [QuestionId(row[0]) for row in rows]
+
+    def fill_pool(self, round_: int, entries: Iterable[tuple[QuestionId, PoolReason]]) -> None:
+        """As `set_pool`, for questions that are in the journal."""
+        with self.transaction():
+            self._db.execute("DELETE FROM pools WHERE round = ?", (round_,))
+            self._db.executemany(
+                "INSERT INTO pools VALUES (?, ?, ?)", ((round_, question_id, why) for question_id, why in entries)
+            )
+
     def pool_with_attempts(self, round_: int) -> Iterator[tuple[PoolEntry, list[tuple[Trajectory, Grade]]]]:
         """A round's pool in question-id order, each question with its graded attempts in attempt order.
 
@@ -215,11 +233,17 @@ class Journal:
                 ),
             )
 
-    def attempted(self, split: Split, round_: int) -> set[tuple[QuestionId, int]]:
+    def has_attempts(self, split: Split, round_: int) -> bool:
+        query = "SELECT 1 FROM trajectories WHERE split = ? AND round = ? LIMIT 1"
+        return self._db.execute(query, (split, round_)).fetchone() is not None
+
+    def attempted(self, split: Split, round_: int, question_id: QuestionId) -> set[int]:
+        """The numbers of one question's attempts that are drawn."""
         rows = self._db.execute(
-            "SELECT question_id, attempt FROM trajectories WHERE split = ? AND round = ?", (split, round_)
+            "SELECT attempt FROM trajectories WHERE split = ? AND round = ? AND question_id = ?",
+            (split, round_, question_id),
         )
-        return {(QuestionId(row[0]), row[1]) for row in rows}
+        return {row[0] for row in rows}
 
     def trajectories(self, split: Split, round_: int) -> Iterator[Trajectory]:
         """In order of question id and attempt, read in pages: writes in between are safe."""
@@ -250,17 +274,6 @@ class Journal:
         if row is None:
             raise KeyError((round_, question_id, attempt))
         return str(row[0])
-
-    def ungraded(self, split: Split, round_: int) -> Iterator[Trajectory]:
-        """Attempts without a verdict, and those whose verdict is unknown: they are tried again. Read in pages."""
-        undecided = "coalesce(g.verdict, 'unknown') = 'unknown'"
-        return (Trajectory(*row) for row in self._attempts(_ATTEMPT, _MAYBE_GRADED, undecided, split, round_))
-
-    def left_to_teacher(self, split: Split, round_: int) -> Iterator[tuple[Trajectory, Verdict | None]]:
-        """Attempts that nothing but the teacher could decide, with the verdict they have so far. Read in pages."""
-        left = "(g.verdict IS NULL OR g.decided_by = 'teacher1' OR g.verdict = 'unknown' AND g.decided_by = 'rules')"
-        rows = self._attempts(f"{_ATTEMPT}, g.verdict", _MAYBE_GRADED, left, split, round_)
-        return ((Trajectory(*row[:6]), Verdict(row[6]) if row[6] else None) for row in rows)
 
     def add_grades(self, split: Split, grades: Iterable[Grade]) -> None:
         """A verdict that is decided stays when `unknown` comes later.
@@ -293,6 +306,29 @@ class Journal:
             (Trajectory(*row[:6]), Grade(round_, question_id, row[2], Verdict(row[6]), *row[7:]) if row[6] else None)
             for row in rows
         ]
+
+    def verdicts_digest(self, split: Split, round_: int) -> str:
+        """Equal for equal verdicts on all attempts of a round."""
+        rows = self._db.execute(
+            "SELECT question_id, attempt, verdict FROM grades WHERE split = ? AND round = ?"
+            " ORDER BY question_id, attempt",
+            (split, round_),
+        )
+        found = hashlib.sha256()
+        for row in rows:
+            found.update(json.dumps(row).encode())
+        return found.hexdigest()[:16]
+
+    def verdicts_by_question(self, round_: int) -> Iterator[tuple[QuestionId, int, int]]:
+        """Each question of a round's pool with its numbers of correct and of incorrect attempts, by question id."""
+        rows = self._db.execute(
+            "SELECT p.question_id, coalesce(sum(verdict = 'correct'), 0), coalesce(sum(verdict = 'incorrect'), 0)"
+            " FROM pools p LEFT JOIN grades g"
+            " ON g.split = 'train' AND g.round = p.round AND g.question_id = p.question_id"
+            " WHERE p.round = ? GROUP BY p.question_id ORDER BY p.question_id",
+            (round_,),
+        )
+        return ((QuestionId(row[0]), row[1], row[2]) for row in rows)
 
     def verdict_counts(self, split: Split, round_: int) -> dict[tuple[str, str], int]:
         """How many attempts have which verdict, from whom; ("", "") counts those not graded yet."""
@@ -352,6 +388,12 @@ class Journal:
             "INSERT OR REPLACE INTO enhancements VALUES (?, ?, ?, ?)",
             (round_, question_id, json.dumps(outcome, ensure_ascii=False), admitted_id),
         )
+
+    def enhancement(self, round_: int, question_id: QuestionId) -> dict[str, Any] | None:
+        row = self._db.execute(
+            "SELECT outcome FROM enhancements WHERE round = ? AND question_id = ?", (round_, question_id)
+        ).fetchone()
+        return json.loads(row[0]) if row else None
 
     def enhancements(self, round_: int) -> dict[QuestionId, dict[str, Any]]:
         rows = self._db.execute(

@@ -16,6 +16,10 @@ class Progress:
         self._what, self._total, self._done = what, total, 0
         self._started = self._said = time.monotonic()
 
+    def skip(self, count: int) -> None:
+        """Items that need no work: done already, and no part of the pace."""
+        self._total -= count
+
     def advance(self, count: int, note: str = "") -> None:
         self._done += count
         now = time.monotonic()

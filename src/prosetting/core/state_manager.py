@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from prosetting.core.artifacts import digest, write_json
 from prosetting.core.crash_points import reached
 from prosetting.core.journal import Journal
 from prosetting.core.workspace import Workspace
-from prosetting.errors import WorkspaceError
+from prosetting.errors import ProSettingError, WorkspaceError
 from prosetting.records import Stage
 
 log = logging.getLogger("prosetting")
@@ -34,6 +34,8 @@ class StateManager:
         self._journal = journal
         self._total_rounds = total_rounds
         self.current = self._latest()
+        """The earliest stage in progress, or the one that failed."""
+        self._in_progress: list[tuple[int, str]] = []
 
     def _latest(self) -> tuple[int, str]:
         """The stage that was done last: where a run stands that has nothing left to do."""
@@ -42,10 +44,12 @@ class StateManager:
                 return round_, done[-1]
         return 1, Stage.DATA_COLLECTION
 
-    def run_stage(
-        self, round_: int, stage: str, inputs: dict[str, Any], work: Callable[[], dict[str, Any]]
+    async def run_stage(
+        self, round_: int, stage: str, inputs: dict[str, Any], work: Callable[[], Awaitable[dict[str, Any]]]
     ) -> dict[str, Any]:
         """The stage's output: remembered when it is done, else from `work`, which is committed on return.
+
+        Several stages of a round may be in progress at a time; their markers fall in the order of the stages.
 
         Raises WorkspaceError, naming what differs, for a stage that was done with other inputs.
         """
@@ -57,21 +61,39 @@ class StateManager:
                     next_step=two_ways_out(max(0, round_ - 1), "the last round that this leaves as it is"),
                 )
             return done.output
-        self.current = (round_, stage)
-        self.write_state("running")
+        self._begin(round_, stage)
         if stage != CONCLUSION:
             log.info("round %d · %s", round_, stage)
         started = time.monotonic()
         reached(f"stage:begun:{stage}")
-        output = work()
+        try:
+            output = await work()
+        except BaseException as error:
+            self._broken(round_, stage, error)
+            raise
+        self._in_progress.remove((round_, stage))
         seconds = time.monotonic() - started
         reached(f"stage:worked:{stage}")
         self._journal.finish_stage(round_, stage, inputs, output, seconds)
         reached(f"stage:marked:{stage}")
+        if self._in_progress:
+            self.current = self._in_progress[0]
+            self.write_state("running")
         self.write_progress(round_)
         if stage != CONCLUSION:
             log.info("round %d · %s done in %.1f s · %s", round_, stage, seconds, _brief(output))
         return output
+
+    def _begin(self, round_: int, stage: str) -> None:
+        self._in_progress.append((round_, stage))
+        self.current = self._in_progress[0]
+        self.write_state("running")
+
+    def _broken(self, round_: int, stage: str, error: BaseException) -> None:
+        """The first error of stages side by side is the one that counts; the others are only its consequence."""
+        if self._in_progress and isinstance(error, ProSettingError | OSError):
+            self.current = (round_, stage)
+        self._in_progress = []
 
     def stage_input_hash(self, round_: int, stage: str) -> str:
         """Names a stage that is done by what went into it; later stages put it among their inputs."""

@@ -26,6 +26,7 @@ class StopRequested(Exception):
 
 class _State:
     requested = False
+    broken_off = False
     immediate = False
     task: asyncio.Task[Any] | None = None
 
@@ -38,7 +39,7 @@ def stoppable() -> Iterator[None]:
     """Handle SIGINT, SIGTERM and the end of the drain for as long as a run lasts. Main thread only."""
     handlers = {signal.SIGINT: _asked, signal.SIGTERM: _asked, signal.SIGALRM: _drained}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    _state.requested = _state.immediate = False
+    _state.requested = _state.broken_off = _state.immediate = False
     try:
         yield
     finally:
@@ -51,6 +52,11 @@ def stoppable() -> Iterator[None]:
 def requested() -> bool:
     """Whether the run was asked to stop: begin nothing new."""
     return _state.requested
+
+
+def broken_off() -> bool:
+    """Whether the run was asked twice: wait for nothing."""
+    return _state.broken_off
 
 
 def check() -> None:
@@ -86,13 +92,9 @@ def run(runner: asyncio.Runner, work: Coroutine[Any, Any, T]) -> T:
         raise KeyboardInterrupt from None
 
 
-def no_deadline() -> None:
-    """The drain's end does not count from here on: who is waited for has a grace of its own."""
-    signal.setitimer(signal.ITIMER_REAL, 0)
-
-
 def _asked(number: int, frame: object) -> None:
     if _state.requested:
+        _state.broken_off = True
         return _break_off()
     _state.requested = True
     if _state.immediate:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
 from prosetting.collectors.data_normalizer import load_questions
 from prosetting.config import Settings
 from prosetting.core.artifacts import draw_seed
-from prosetting.core.concurrency import for_each
+from prosetting.core.concurrency import Frontier, for_each
 from prosetting.core.group_commit import GroupCommit
 from prosetting.core.journal import Journal
 from prosetting.core.progress import Progress
@@ -18,8 +20,12 @@ from prosetting.errors import DataError, TeacherReplyError
 from prosetting.processors.question_enhancer import Enhancement, enhance_question, plan_enhancement
 from prosetting.processors.question_gate import REPEATS, QuestionGate
 from prosetting.processors.question_similarity import Diversity, diversity
-from prosetting.records import Grade, PoolEntry, Question, QuestionId, Trajectory, Verdict
+from prosetting.records import Grade, PoolReason, Question, QuestionId, Trajectory, Verdict
 from prosetting.teachers.base import NewQuestion, Teacher
+
+WAVE = 128
+"""Questions put to the gate together: the event loop waits for it meanwhile."""
+DIVERSITY_SAMPLE = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +36,22 @@ class QuestionOutcome:
     attempts: Sequence[tuple[Trajectory, Grade]]
 
     @property
-    def failed(self) -> bool:
-        """Any attempt graded incorrect; an unknown verdict is no failure."""
-        return any(grade.verdict is Verdict.INCORRECT for _, grade in self.attempts)
-
-    @property
-    def decided(self) -> bool:
-        """Any attempt with a verdict other than unknown."""
-        return any(grade.reward is not None for _, grade in self.attempts)
-
-    @property
     def pass_rate(self) -> float:
         """Share of correct among the decided attempts."""
         rewards = [grade.reward for _, grade in self.attempts if grade.reward is not None]
         return sum(rewards) / len(rewards) if rewards else 0.0
+
+
+def outcomes(journal: Journal, round_: int) -> Iterator[QuestionOutcome]:
+    """The questions of a round's pool with their graded attempts, in question-id order."""
+    for entry, attempts in journal.pool_with_attempts(round_):
+        yield QuestionOutcome(entry.question, attempts)
+
+
+def pass_rates(journal: Journal, round_: int) -> dict[QuestionId, float]:
+    """The share of correct among the decided attempts, of each question of a round that has any."""
+    counts = journal.verdicts_by_question(round_)
+    return {question_id: correct / (correct + wrong) for question_id, correct, wrong in counts if correct + wrong}
 
 
 def load_pool_and_heldout(settings: Settings) -> tuple[list[Question], list[Question]]:
@@ -65,7 +73,7 @@ def load_pool_and_heldout(settings: Settings) -> tuple[list[Question], list[Ques
 class NewQuestions:
     """What stage 5 came to: the admitted questions in question-id order, and how many were turned away and why."""
 
-    admitted: list[Question]
+    admitted: list[QuestionId]
     counts: dict[str, int]
     diversity: Diversity
 
@@ -81,82 +89,100 @@ class QuestionManager:
         self._settings = settings
         self._held_out = list(held_out)
 
-    def outcomes(self, round_: int) -> list[QuestionOutcome]:
-        """The round's questions with their graded attempts, in question-id order."""
-        attempts: dict[QuestionId, list[tuple[Trajectory, Grade]]] = defaultdict(list)
-        for trajectory, grade in self._journal.graded_attempts("train", round_):
-            attempts[trajectory.question_id].append((trajectory, grade))
-        return [
-            QuestionOutcome(entry.question, attempts[entry.question.question_id])
-            for entry in self._journal.pool(round_)
-        ]
-
-    async def write_questions(
-        self, round_: int, outcomes: Iterable[QuestionOutcome], teacher2: Teacher
-    ) -> NewQuestions:
+    async def write_questions(self, round_: int, graded: Frontier, teacher2: Teacher) -> NewQuestions:
         """Teacher2's admitted questions. Asked in waves until the cap is reached or the questions are used up.
 
-        Who answers first decides nothing: parents stand in an order drawn from the run's seed, and each wave is
-        admitted in question-id order. Replies are committed one by one, so a resumed run asks only for the rest.
+        Begins while the round is still being graded: of a question that `graded` has come past it is asked at once
+        where it will be asked in any case. Who answers first decides nothing: parents stand in an order drawn from
+        the run's seed, and each wave is admitted in question-id order. Replies are committed one by one, so a
+        resumed run asks only for the rest.
         """
-        plans = [plan for outcome in outcomes if (plan := self._plan(outcome))]
-        plans.sort(key=lambda plan: self._draw(round_, "enhance", plan.parent.question_id))
-        most = self._settings.new_questions_per_round or len(plans)
+        in_pool_order = self._journal.pool_ids(round_)
+        parents = sorted(in_pool_order, key=lambda question_id: self._draw(round_, "enhance", question_id))
+        most = self._settings.new_questions_per_round or len(parents)
+        progress = Progress(f"round {round_} · new questions", min(most, len(parents)))
+        await self._ask_early(round_, in_pool_order, frozenset(parents[:most]), graded, teacher2, progress)
         gate = QuestionGate(known=self._journal.known_questions(round_), held_out=self._held_out)
-        admitted: list[Question] = []
+        admitted: list[QuestionId] = []
         counts: Counter[str] = Counter()
-        while plans and len(admitted) < most:
-            wave, plans = plans[: most - len(admitted)], plans[most - len(admitted) :]
-            await self._ask_for(round_, wave, teacher2)
+        plans = (plan for parent in parents if (plan := self._plan(round_, parent)))
+        while wave := list(islice(plans, min(most - len(admitted), WAVE))):
+            await for_each(
+                wave,
+                lambda plan: self._ask(round_, plan, teacher2, progress),
+                limit=self._settings.teacher_concurrent_workers,
+            )
             admitted += self._admit(round_, wave, gate, counts)
-        admitted.sort(key=lambda question: question.question_id)
-        spread = diversity(
-            [question.text for question in admitted],
-            duplicates=sum(counts[reason.value] for reason in REPEATS),
-            written=counts["written"],
-        )
-        return NewQuestions(admitted, dict(sorted(counts.items())), spread)
+        return NewQuestions(sorted(admitted), dict(sorted(counts.items())), self._diversity(round_, admitted, counts))
 
-    def _plan(self, outcome: QuestionOutcome) -> Enhancement | None:
+    async def _ask_early(
+        self,
+        round_: int,
+        in_pool_order: Sequence[QuestionId],
+        first: AbstractSet[QuestionId],
+        graded: Frontier,
+        teacher2: Teacher,
+        progress: Progress,
+    ) -> None:
+        """Returns when the round is graded and `first`, whose turn surely comes, were asked about.
+
+        An unknown verdict may still become another one when the run is resumed, and another plan with it.
+        """
+
+        async def ask(place: int) -> None:
+            await graded.reached(place)
+            question_id = in_pool_order[place]
+            if question_id not in first:
+                return
+            attempts = self._journal.attempts_of("train", round_, question_id)
+            if any(grade is None or grade.verdict is Verdict.UNKNOWN for _, grade in attempts):
+                return
+            if plan := self._plan(round_, question_id):
+                await self._ask(round_, plan, teacher2, progress)
+
+        await for_each(range(len(in_pool_order)), ask, limit=self._settings.teacher_concurrent_workers)
+
+    def _plan(self, round_: int, question_id: QuestionId) -> Enhancement | None:
+        question = self._journal.question(question_id)
+        assert question is not None, f"{question_id} is in a pool but not in the journal"
+        found = self._journal.attempts_of("train", round_, question_id)
+        outcome = QuestionOutcome(question, [(attempt, grade) for attempt, grade in found if grade is not None])
         return plan_enhancement(
-            outcome.question,
+            question,
             outcome.attempts,
             outcome.pass_rate,
             too_hard=self._settings.enhance_too_hard,
             run_seed=self._settings.seed,
         )
 
-    async def _ask_for(self, round_: int, wave: Sequence[Enhancement], teacher2: Teacher) -> None:
-        done = self._journal.enhancements(round_)
-        todo = [plan for plan in wave if plan.parent.question_id not in done]
-        progress = Progress(f"round {round_} · new questions", len(todo))
-
-        async def ask(plan: Enhancement) -> None:
-            found: dict[str, Any] = {
-                "kind": plan.kind,
-                "attempt": plan.attempt,
-                "verdict": plan.shown.verdict.value,
-                "pass_rate": plan.pass_rate,
-            }
-            try:
-                written = await enhance_question(teacher2, plan)
-                found |= {"status": "written", **asdict(written)} if written else {"status": "declined"}
-            except TeacherReplyError as error:
-                found |= {"status": "failed", "reason": str(error)}
-            await self._commits.write(lambda: self._journal.add_enhancement(round_, plan.parent.question_id, found))
-            progress.advance(1)
-
-        await for_each(todo, ask, limit=self._settings.teacher_concurrent_workers)
+    async def _ask(self, round_: int, plan: Enhancement, teacher2: Teacher, progress: Progress) -> None:
+        """Have one question written and keep what came of it, unless that is kept already."""
+        parent_id = plan.parent.question_id
+        if self._journal.enhancement(round_, parent_id) is not None:
+            return
+        found: dict[str, Any] = {
+            "kind": plan.kind,
+            "attempt": plan.attempt,
+            "verdict": plan.shown.verdict.value,
+            "pass_rate": plan.pass_rate,
+        }
+        try:
+            written = await enhance_question(teacher2, plan)
+            found |= {"status": "written", **asdict(written)} if written else {"status": "declined"}
+        except TeacherReplyError as error:
+            found |= {"status": "failed", "reason": str(error)}
+        await self._commits.write(lambda: self._journal.add_enhancement(round_, parent_id, found))
+        progress.advance(1)
 
     def _admit(
         self, round_: int, wave: Sequence[Enhancement], gate: QuestionGate, counts: Counter[str]
-    ) -> list[Question]:
+    ) -> list[QuestionId]:
         """Put a wave's questions to the gate, in question-id order, and store what became of each."""
-        admitted: list[Question] = []
-        outcomes = self._journal.enhancements(round_)
+        admitted: list[QuestionId] = []
         with self._journal.transaction():
             for parent_id in sorted(plan.parent.question_id for plan in wave):
-                found = outcomes[parent_id]
+                found = self._journal.enhancement(round_, parent_id)
+                assert found is not None, f"Teacher2 was not asked about {parent_id}"
                 counts[found["status"]] += 1
                 if found["status"] != "written":
                     continue
@@ -165,7 +191,7 @@ class QuestionManager:
                 )
                 if isinstance(decision, Question):
                     found |= {"gate": "admitted", "gate_detail": ""}
-                    admitted.append(decision)
+                    admitted.append(decision.question_id)
                     self._journal.add_questions([decision])
                     self._journal.add_enhancement(round_, parent_id, found, decision.question_id)
                 else:
@@ -174,25 +200,33 @@ class QuestionManager:
                 counts[found["gate"]] += 1
         return admitted
 
-    def next_pool(
-        self, round_: int, outcomes: Sequence[QuestionOutcome], new_questions: Sequence[Question]
-    ) -> list[PoolEntry]:
+    def _diversity(self, round_: int, admitted: Sequence[QuestionId], counts: Counter[str]) -> Diversity:
+        """Of a drawn sample where there are very many, so that figures of large and small rounds compare."""
+        drawn = self._drawn(round_, admitted, 1.0)[:DIVERSITY_SAMPLE]
+        questions = [self._journal.question(question_id) for question_id in sorted(drawn)]
+        return diversity(
+            [question.text for question in questions if question],
+            duplicates=sum(counts[reason.value] for reason in REPEATS),
+            written=counts["written"],
+        )
+
+    def next_pool(self, round_: int, new_questions: Sequence[QuestionId]) -> list[tuple[QuestionId, PoolReason]]:
         """The new questions, then a drawn share of the failed and of the other ones; in question-id order."""
         s = self._settings
-        failed = self._drawn(round_, [o.question for o in outcomes if o.failed], s.replay_failed_share)
-        others = self._drawn(round_, [o.question for o in outcomes if not o.failed], s.replay_other_share)
-        entries = [PoolEntry(question, "enhanced") for question in self._drawn(round_, new_questions, 1.0)]
-        entries += [PoolEntry(question, "failed_replay") for question in failed]
-        entries += [PoolEntry(question, "other_replay") for question in others]
-        return sorted(entries[: s.max_pool_questions], key=lambda entry: entry.question.question_id)
+        failed: list[QuestionId] = []
+        others: list[QuestionId] = []
+        for question_id, _, incorrect in self._journal.verdicts_by_question(round_):
+            (failed if incorrect else others).append(question_id)
+        entries: list[tuple[QuestionId, PoolReason]] = [
+            *((question_id, "enhanced") for question_id in self._drawn(round_, new_questions, 1.0)),
+            *((question_id, "failed_replay") for question_id in self._drawn(round_, failed, s.replay_failed_share)),
+            *((question_id, "other_replay") for question_id in self._drawn(round_, others, s.replay_other_share)),
+        ]
+        return sorted(entries[: s.max_pool_questions])
 
-    def _drawn(self, round_: int, questions: Sequence[Question], share: float) -> list[Question]:
-        drawn = sorted(questions, key=lambda question: self._draw(round_, "replay", question.question_id))
+    def _drawn(self, round_: int, questions: Sequence[QuestionId], share: float) -> list[QuestionId]:
+        drawn = sorted(questions, key=lambda question_id: self._draw(round_, "replay", question_id))
         return drawn[: round(share * len(drawn))]
 
     def _draw(self, round_: int, what: str, question_id: QuestionId) -> int:
         return draw_seed(self._settings.seed, what, round_, question_id)
-
-
-def by_id(questions: Iterable[Question]) -> Mapping[QuestionId, Question]:
-    return {question.question_id: question for question in questions}

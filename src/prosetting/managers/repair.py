@@ -20,7 +20,7 @@ from prosetting.core.state_manager import CONCLUSION
 from prosetting.core.workspace import Workspace
 from prosetting.datasets.data_saver import PAIR_FILES
 from prosetting.errors import WorkspaceError
-from prosetting.managers.question_manager import QuestionManager
+from prosetting.managers.question_manager import pass_rates
 from prosetting.managers.round_controller import RoundController
 from prosetting.managers.round_files import RoundFiles
 from prosetting.records import Stage
@@ -88,16 +88,14 @@ def _files(workspace: Workspace) -> Iterator[Path]:
         yield from sorted(workspace.root.glob(pattern))
 
 
-def write_missing(
-    workspace: Workspace, journal: Journal, controller: RoundController, files: RoundFiles, questions: QuestionManager
-) -> list[Path]:
+def write_missing(workspace: Workspace, journal: Journal, controller: RoundController) -> list[Path]:
     """Write every file again that the stages done so far have written and that is not there; which these were."""
     missing: list[Path] = []
     for round_ in range(journal.rounds_begun() + 1):
         done = journal.stages_done(round_)
         if done and _stages_told(workspace.progress(round_)) != set(done):
             controller.state.write_progress(round_)
-        writers = _writers(round_, set(done), workspace, journal, controller, files, questions)
+        writers = _writers(round_, set(done), workspace, journal, controller)
         lost = [path for path in writers if not path.exists()]
         for write in dict.fromkeys(writers[path] for path in lost):
             write()
@@ -115,13 +113,13 @@ def _writers(
     workspace: Workspace,
     journal: Journal,
     controller: RoundController,
-    files: RoundFiles,
-    questions: QuestionManager,
 ) -> dict[Path, Callable[[], Any]]:
     """Each file that the finished stages of a round have written, and what writes it."""
 
+    files = RoundFiles(workspace, journal)
+
     def convert() -> None:
-        controller.convert(round_)
+        controller.convert(round_, journal)
 
     def conclude() -> None:
         controller.conclude(round_)
@@ -133,13 +131,12 @@ def _writers(
 
     def generator_training() -> None:
         measured = Stage.NEXT_ROUND_PREP in journal.stages_done(round_ + 1)
-        outcomes = questions.outcomes(round_ + 1) if measured else []
-        files.generator_training(round_, {o.question.question_id: o.pass_rate for o in outcomes if o.decided})
+        files.generator_training(round_, pass_rates(journal, round_ + 1) if measured else {})
 
     folder, data = workspace.dataset_dir(round_), workspace.round_data
     by_stage: dict[str, dict[Path, Callable[[], Any]]] = {
         Stage.DATA_COLLECTION: {
-            data(round_, "questions"): lambda: files.questions(round_, journal.pool(round_)),
+            data(round_, "questions"): lambda: files.questions(round_),
             data(round_, "trajectories"): lambda: files.trajectories(round_),
         },
         Stage.DATA_GRADING: {data(round_, "rewards"): lambda: files.rewards(round_)},

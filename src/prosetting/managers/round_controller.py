@@ -2,33 +2,36 @@
 
 Follow one question: `collect` draws its attempts, `grade` gives each a verdict, `convert` makes pairs of correct
 and incorrect ones, `train` moves the weights, `prepare_next` replays it and has Teacher2 write its successor.
+Stages overlap where one can follow the other question by question; each is done when its marker is in the journal.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable
 from collections.abc import Set as AbstractSet
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
 
 from prosetting.collectors.solver import Solver
 from prosetting.collectors.trajectory_collector import TrajectoryCollector, prompt_of
 from prosetting.config import Settings
 from prosetting.core import stopping
 from prosetting.core.artifacts import digest, write_json
+from prosetting.core.concurrency import Frontier, in_thread, side_by_side
 from prosetting.core.journal import Journal
-from prosetting.core.journal_rows import Split
+from prosetting.core.pool_questions import PoolQuestions
 from prosetting.core.state_manager import CONCLUSION, EVALUATION, StateManager
 from prosetting.core.workspace import Workspace
 from prosetting.datasets.data_saver import save_pairs
 from prosetting.datasets.dpo_data_converter import pairs_of_question
 from prosetting.errors import SolverError, TeacherUnavailable, TrainingError
-from prosetting.evaluation.benchmark import score_checkpoint
 from prosetting.managers.binding import bound_to
 from prosetting.managers.gates import AfterFailure, Gate
-from prosetting.managers.question_manager import QuestionManager, by_id
+from prosetting.managers.heldout import score_heldout
+from prosetting.managers.question_manager import NewQuestions, QuestionManager, outcomes, pass_rates
 from prosetting.managers.room import check_room_for
 from prosetting.managers.round_files import RoundFiles
 from prosetting.managers.run_summary import round_summary
@@ -41,6 +44,7 @@ from prosetting.trainers.base import Trainer, TrainingJob, TrainingResult
 
 log = logging.getLogger("prosetting")
 PAIRING = ("seed", "solver_instruction", "max_pairs_per_question", "shuffle_labels", "reference_as_chosen")
+T = TypeVar("T")
 Inputs = dict[str, Any]
 """What a stage depends on, by name: settings as they are, content as digests."""
 RETRYABLE = (SolverError, TrainingError, TeacherUnavailable)
@@ -56,7 +60,6 @@ class Engines:
     collector: TrajectoryCollector
     rewards: RewardCalculator
     questions: QuestionManager
-    files: RoundFiles
     reward_fingerprint: str
 
 
@@ -116,32 +119,67 @@ class RoundController:
 
     def run_round(self, round_: int) -> None:
         """THE round: sample, grade, pair, train, score, write the next questions."""
-        if round_ == 1:
-            self.evaluate(0)
-        self._stage(round_, Stage.DATA_COLLECTION, self._collection_inputs, self.collect)
-        self._stage(round_, Stage.DATA_GRADING, self._grading_inputs, self.grade)
-        self._stage(round_, Stage.DPO_CONVERSION, self._graded_inputs, self.convert)
-        self._stage(round_, Stage.TRL_TRAINING, self._training_inputs, self.train)
-        self._stage(round_, Stage.NEXT_ROUND_PREP, self._graded_inputs, self.prepare_next)
-        self.evaluate(round_)
-        concluded = {"weights": self._weights_hash(round_)}
-        self.state.run_stage(round_, CONCLUSION, concluded, lambda: self.conclude(round_))
+        stopping.run(self._runner, self._round(round_))
         self._on_round_done()
 
-    def _stage(
-        self, round_: int, stage: Stage, inputs: Callable[[int], Inputs], work: Callable[[int], dict[str, Any]]
+    async def _round(self, round_: int) -> None:
+        """Grading follows sampling, Teacher2 follows grading, and it goes on while pairs are made and trained on."""
+        if round_ == 1:
+            await self.evaluate(0)
+        graded = Frontier()
+        writing = asyncio.ensure_future(self._write_questions(round_, graded))
+        try:
+            await self._collect_and_grade(round_, graded)
+            await self._stage(round_, Stage.DPO_CONVERSION, self._graded_inputs, self._convert)
+            await self._stage(round_, Stage.TRL_TRAINING, self._training_inputs, self.train)
+            await self.evaluate(round_)
+        except BaseException as error:
+            graded.close()
+            if not isinstance(error, stopping.StopRequested):
+                writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+            raise
+        await self._stage(round_, Stage.NEXT_ROUND_PREP, self._graded_inputs, lambda r: self.prepare_next(r, writing))
+        await writing
+        await self.state.run_stage(
+            round_, CONCLUSION, {"weights": self._weights_hash(round_)}, lambda: self._conclude(round_)
+        )
+
+    async def _stage(
+        self,
+        round_: int,
+        stage: Stage,
+        inputs: Callable[[int], Inputs],
+        work: Callable[[int], Awaitable[dict[str, Any]]],
     ) -> None:
         if self._journal.stage(round_, stage) is None:
             model = self.checkpoint(round_ - 1).path
             check_room_for(stage, round_, self._settings, self._workspace, self._journal, model)
-        self.state.run_stage(round_, stage, inputs(round_), lambda: work(round_))
+        await self.state.run_stage(round_, stage, inputs(round_), lambda: work(round_))
+
+    async def _collect_and_grade(self, round_: int, graded: Frontier) -> None:
+        questions, sampled = PoolQuestions(self._journal, round_), Frontier()
+
+        async def collect() -> None:
+            await self._stage(
+                round_, Stage.DATA_COLLECTION, self._collection_inputs, lambda r: self.collect(r, questions, sampled)
+            )
+            sampled.complete()
+
+        async def grade() -> None:
+            await self._stage(
+                round_, Stage.DATA_GRADING, self._grading_inputs, lambda r: self.grade(r, questions, sampled, graded)
+            )
+            graded.complete()
+
+        await side_by_side(collect(), grade())
 
     # 1 · data_collection
 
     def _collection_inputs(self, round_: int) -> Inputs:
         s = self._settings
         return {
-            "questions of the pool": digest([entry.question.question_id for entry in self._journal.pool(round_)]),
+            "questions of the pool": digest(self._journal.pool_ids(round_)),
             "weights": self._weights_hash(round_ - 1),
             "attempts_per_question": s.attempts_per_question,
             "solver_max_new_tokens": s.solver_max_new_tokens,
@@ -149,36 +187,33 @@ class RoundController:
             "solver_top_p": s.solver_top_p,
         }
 
-    def collect(self, round_: int) -> dict[str, Any]:
-        pool = list(self._journal.pool(round_))
-        self._engines.files.questions(round_, pool)
-        attempts = range(self._settings.attempts_per_question)
-        self._collect("train", round_, [entry.question for entry in pool], list(attempts), round_ - 1)
-        self._engines.files.trajectories(round_)
-        return {"questions": len(pool), "attempts": len(pool) * len(attempts)}
-
-    def _collect(
-        self, split: Split, round_: int, questions: list[Question], attempts: list[int], weights_of: int
-    ) -> None:
-        model = self.checkpoint(weights_of).path
-        self._engines.collector.collect(split, round_, questions, attempts, lambda: self._solver_of(model))
+    async def collect(self, round_: int, questions: PoolQuestions, sampled: Frontier) -> dict[str, Any]:
+        await self._read_in_thread(lambda reader: RoundFiles(self._workspace, reader).questions(round_))
+        attempts, model = range(self._settings.attempts_per_question), self.checkpoint(round_ - 1).path
+        await self._engines.collector.collect(
+            "train", round_, questions, attempts, lambda: self._solver_of(model), sampled
+        )
+        await self._read_in_thread(lambda reader: RoundFiles(self._workspace, reader).trajectories(round_))
+        return {"questions": len(questions), "attempts": len(questions) * len(attempts)}
 
     # 2 · data_grading
 
     def _grading_inputs(self, round_: int) -> Inputs:
         return {
-            "attempts": self._done(round_, Stage.DATA_COLLECTION),
+            "attempts": digest(Stage.DATA_COLLECTION, self._collection_inputs(round_)),
             "verifier version": VERIFIER_VERSION,
             "prompt contract": PROMPT_VERSION,
             "teacher_model_name": self._settings.teacher_model_name,
             "reward_function (content)": self._engines.reward_fingerprint,
         }
 
-    def grade(self, round_: int) -> dict[str, Any]:
-        self._grade("train", round_, [entry.question for entry in self._journal.pool(round_)])
-        self._engines.files.rewards(round_)
-        grades = [grade for _, grade in self._journal.graded_attempts("train", round_)]
-        counts = count_grades(grades)
+    async def grade(self, round_: int, questions: PoolQuestions, sampled: Frontier, graded: Frontier) -> dict[str, Any]:
+        attempts = self._settings.attempts_per_question
+        await self._engines.rewards.grade(
+            "train", round_, questions, attempts_a_question=attempts, sampled=sampled, graded=graded
+        )
+        await self._read_in_thread(lambda reader: RoundFiles(self._workspace, reader).rewards(round_))
+        counts = count_grades(self._journal.verdict_counts("train", round_))
         return {
             **counts.verdicts,
             "by_rules": counts.decided_by["rules"],
@@ -186,11 +221,8 @@ class RoundController:
             "by_reward_function": counts.decided_by["reward_function"],
             "average_reward": counts.average_reward,
             "judge": asdict(judge_health(self._journal, round_)),
-            "digest": digest([(g.question_id, g.attempt, g.verdict) for g in grades]),
+            "digest": await self._read_in_thread(lambda reader: reader.verdicts_digest("train", round_)),
         }
-
-    def _grade(self, split: Split, round_: int, questions: list[Question]) -> None:
-        stopping.run(self._runner, self._engines.rewards.grade(split, round_, by_id(questions)))
 
     # 3 · dpo_conversion
 
@@ -198,10 +230,13 @@ class RoundController:
         verdicts = self._output(round_, Stage.DATA_GRADING)["digest"]
         return {"verdicts": verdicts, "data_grading": self._done(round_, Stage.DATA_GRADING)}
 
-    def convert(self, round_: int) -> dict[str, Any]:
-        outcomes = self._engines.questions.outcomes(round_)
+    async def _convert(self, round_: int) -> dict[str, Any]:
+        return await self._read_in_thread(lambda reader: self.convert(round_, reader))
+
+    def convert(self, round_: int, journal: Journal) -> dict[str, Any]:
+        """Write a round's preference data. `journal` may be a reader of its own."""
         # A lost file of a round that a fork was given is written again as it was.
-        made_with = bound_to(self._journal, round_) or {}
+        made_with = bound_to(journal, round_) or {}
         settings = self._settings.model_copy(update={name: made_with[name] for name in PAIRING if name in made_with})
         questions = (
             pairs_of_question(
@@ -212,10 +247,10 @@ class RoundController:
                 shuffle_labels=settings.shuffle_labels,
                 reference_solution=outcome.question.solution if settings.reference_as_chosen else None,
             )
-            for outcome in outcomes
+            for outcome in outcomes(journal, round_)
         )
         counts = save_pairs(self._workspace.dataset_dir(round_), round_, filter(None, questions))
-        self._engines.files.solver_training(round_, outcomes)
+        RoundFiles(self._workspace, journal).solver_training(round_, outcomes(journal, round_))
         return {"pairs": counts.total, **asdict(counts)}
 
     # 4 · trl_training
@@ -225,11 +260,11 @@ class RoundController:
         pairs = {f"pairs of round {r}": self._done(r, Stage.DPO_CONVERSION) for r in rounds}
         return {**pairs, "weights": self._weights_hash(round_ - 1)}
 
-    def train(self, round_: int) -> dict[str, Any]:
+    async def train(self, round_: int) -> dict[str, Any]:
         rounds = self._rounds_to_train_on(round_)
         train_pairs = sum(self._output(r, Stage.DPO_CONVERSION)["train"] for r in rounds)
         reason = self._reason_not_to_train(round_, train_pairs)
-        result = None if reason else self._run_trainer(round_, rounds)
+        result = None if reason else await self._run_trainer(round_, rounds)
         told = f"trained on {train_pairs} pairs of rounds {', '.join(map(str, rounds))}"
         output = {
             "trained": result is not None,
@@ -258,19 +293,17 @@ class RoundController:
             return "no pairs: no question had both a correct and an incorrect attempt"
         return ""
 
-    def _run_trainer(self, round_: int, rounds: list[int]) -> TrainingResult:
-        self.close_solver()
-        folders = [self._workspace.dataset_dir(r) for r in rounds]
+    async def _run_trainer(self, round_: int, rounds: list[int]) -> TrainingResult:
         job = TrainingJob(
             round=round_,
             model_path=self.checkpoint(round_ - 1).path,
-            train_files=[folder / "train.parquet" for folder in folders],
-            validation_files=[folder / "validation.parquet" for folder in folders],
+            dataset_dirs=[self._workspace.dataset_dir(r) for r in rounds],
             output_dir=self._workspace.model_dir(round_),
             log_file=self._workspace.logs / "trl_trainer.log",
             seed=self._settings.seed + round_,
         )
-        return self._engines.trainer.train(job)
+        await in_thread(self.close_solver)
+        return await in_thread(lambda: self._engines.trainer.train(job))
 
     def _rounds_to_train_on(self, round_: int) -> list[int]:
         used = {u for r in range(1, round_) for u in self._output(r, Stage.TRL_TRAINING)["rounds_used"]}
@@ -278,32 +311,39 @@ class RoundController:
 
     # 5 · next_round_prep
 
-    def prepare_next(self, round_: int) -> dict[str, Any]:
-        questions, files = self._engines.questions, self._engines.files
-        outcomes = questions.outcomes(round_)
-        new = stopping.run(self._runner, questions.write_questions(round_, outcomes, self._engines.teacher2))
-        files.enhanced_questions(round_)
-        files.generator_training(round_, measured={})
-        if round_ > 1:
-            # This round has measured the questions that the round before wrote.
-            measured = {o.question.question_id: o.pass_rate for o in outcomes if o.decided}
-            files.generator_training(round_ - 1, measured)
-        pool = questions.next_pool(round_, outcomes, new.admitted)
+    async def _write_questions(self, round_: int, graded: Frontier) -> NewQuestions | None:
+        """From the first graded question on; None when the stage is done."""
+        if self._journal.stage(round_, Stage.NEXT_ROUND_PREP):
+            return None
+        return await self._engines.questions.write_questions(round_, graded, self._engines.teacher2)
+
+    async def prepare_next(self, round_: int, writing: Awaitable[NewQuestions | None]) -> dict[str, Any]:
+        new = await writing
+        assert new is not None, "the stage is not done, so its questions were written"
+        await self._read_in_thread(lambda reader: self._write_teacher2_files(round_, reader))
+        pool = self._engines.questions.next_pool(round_, new.admitted)
         if not pool:
             log.warning("round %d: every question is solved and none is replayed; the pool is played again", round_)
-            pool = [replace(entry, reason="other_replay") for entry in self._journal.pool(round_)]
-        self._journal.set_pool(round_ + 1, pool)
-        reasons = [entry.reason for entry in pool]
+            pool = [(question_id, "other_replay") for question_id in sorted(self._journal.pool_ids(round_))]
+        self._journal.fill_pool(round_ + 1, pool)
         return {
             "questions": len(pool),
-            **{reason: reasons.count(reason) for reason in sorted(set(reasons))},
+            **dict(sorted(Counter(reason for _, reason in pool).items())),
             "new_questions": new.counts,
             "diversity": asdict(new.diversity),
         }
 
+    def _write_teacher2_files(self, round_: int, journal: Journal) -> None:
+        files = RoundFiles(self._workspace, journal)
+        files.enhanced_questions(round_)
+        files.generator_training(round_, measured={})
+        if round_ > 1:
+            # This round has measured the questions that the round before wrote.
+            files.generator_training(round_ - 1, pass_rates(journal, round_))
+
     # Scores on held-out questions
 
-    def evaluate(self, round_: int) -> None:
+    async def evaluate(self, round_: int) -> None:
         """Score the weights after a round (0: the untrained base), unless unchanged or without held-out questions."""
         if not self._heldout or (round_ and not self._output(round_, Stage.TRL_TRAINING)["trained"]):
             return
@@ -312,16 +352,18 @@ class RoundController:
             "eval_attempts": self._settings.eval_attempts,
             "weights": self._weights_hash(round_),
         }
-        self.state.run_stage(round_, EVALUATION, inputs, lambda: self._score(round_))
+        await self.state.run_stage(round_, EVALUATION, inputs, lambda: self._score(round_))
 
-    def _score(self, round_: int) -> dict[str, Any]:
-        found = score_checkpoint(
+    async def _score(self, round_: int) -> dict[str, Any]:
+        model = self.checkpoint(round_).path
+        found = await score_heldout(
             self._journal,
+            self._engines.collector,
+            self._engines.rewards,
+            self._settings,
             round_,
-            sampled_attempts=self._settings.eval_attempts,
-            seed=self._settings.seed,
-            collect=lambda attempts: self._collect("heldout", round_, self._heldout, list(attempts), round_),
-            grade=lambda: self._grade("heldout", round_, self._heldout),
+            self._heldout,
+            lambda: self._solver_of(model),
         )
         if found is None:
             return {"heldout": None, "reason": "no held-out attempt could be graded"}
@@ -351,11 +393,23 @@ class RoundController:
         assert record is not None, f"round {round_} · {stage} is not done"
         return record.output
 
+    async def _read_in_thread(self, work: Callable[[Journal], T]) -> T:
+        """With a reader of its own: calls in flight must not wait for what reads or writes a whole round."""
+
+        def read() -> T:
+            with Journal(self._workspace.journal, read_only=True) as reader:
+                return work(reader)
+
+        return await in_thread(read)
+
+    async def _conclude(self, round_: int) -> dict[str, Any]:
+        return self.conclude(round_)
+
     def conclude(self, round_: int) -> dict[str, Any]:
         """The round's result file and, every CHECKPOINT_INTERVAL rounds, its checkpoint record."""
         summary = asdict(round_summary(self._journal, round_))
         seconds = {"duration_seconds": summary.pop("duration_seconds")}
-        self._engines.files.results(round_, summary, seconds)
+        RoundFiles(self._workspace, self._journal).results(round_, summary, seconds)
         if self.records_checkpoint(round_):
             write_json(
                 self._workspace.checkpoint_record(round_),

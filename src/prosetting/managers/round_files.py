@@ -11,7 +11,7 @@ from prosetting.core.journal import Journal
 from prosetting.core.workspace import Workspace
 from prosetting.datasets.generator_data import generator_rows
 from prosetting.managers.question_manager import QuestionOutcome
-from prosetting.records import PoolEntry, QuestionId, Verdict
+from prosetting.records import QuestionId, Verdict
 
 
 class RoundFiles:
@@ -24,7 +24,8 @@ class RoundFiles:
     def _write(self, round_: int, what: str, rows: Sequence[dict[str, Any]], **content: Any) -> None:
         write_json(self._workspace.round_data(round_, what), {"round": round_, **content, "rows": rows})
 
-    def questions(self, round_: int, pool: Iterable[PoolEntry]) -> None:
+    def questions(self, round_: int) -> None:
+        pool = self._journal.pool(round_)
         self._write(round_, "questions", [{**asdict(entry.question), "reason": entry.reason} for entry in pool])
 
     def trajectories(self, round_: int) -> None:

@@ -42,7 +42,6 @@ from prosetting.managers.question_manager import QuestionManager, load_pool_and_
 from prosetting.managers.repair import check_journal_is_there, set_damaged_aside, write_missing
 from prosetting.managers.report import status_text, write_report
 from prosetting.managers.round_controller import Engines, RoundController
-from prosetting.managers.round_files import RoundFiles
 from prosetting.managers.run_summary import run_summary
 from prosetting.processors.answer_verifier import AnswerVerifier
 from prosetting.processors.reward_calculator import RewardCalculator
@@ -122,7 +121,7 @@ def start_run(
         controller = RoundController(
             settings, workspace, journal, engines, runner, gate, heldout, lambda: _after_round(session)
         )
-        write_missing(workspace, journal, controller, engines.files, engines.questions)
+        write_missing(workspace, journal, controller)
         _greet(settings, notices, workspace, pool, heldout, journal)
         if mode == "semi":
             print("========== Semi-Automated Training System Initialization ==========\n✅ Initialization Complete")
@@ -212,10 +211,9 @@ def _engines(
         open_solver=lambda model: open_solver(settings, workspace, model),
         teacher2=teachers[1],
         trainer=open_trainer(settings),
-        collector=TrajectoryCollector(journal, settings),
+        collector=TrajectoryCollector(commits, settings),
         rewards=rewards,
         questions=QuestionManager(journal, commits, settings, heldout),
-        files=RoundFiles(workspace, journal),
         reward_fingerprint=fingerprint(spec) if spec else "",
     )
 
@@ -236,7 +234,12 @@ def needs_model_here(settings: Settings) -> bool:
 def _open_solver(settings: Settings, workspace: Workspace, model: str) -> Solver:
     if settings.solver_base_urls:
         return ServerSolver(settings, model)
-    return LocalSolver(model, gpu_ids=settings.physical_solver_gpu, log_file=workspace.logs / "sampler.log")
+    return LocalSolver(
+        model,
+        gpu_ids=settings.physical_solver_gpu,
+        log_file=workspace.logs / "sampler.log",
+        batch_size=settings.solver_batch_size,
+    )
 
 
 def _open_trainer(settings: Settings) -> Trainer:

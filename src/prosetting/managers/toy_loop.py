@@ -12,7 +12,7 @@ import json
 import random
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -90,10 +90,10 @@ class ScriptedSolver:
         config = json.loads(Path(model, "config.json").read_text(encoding="utf-8"))
         self._chance = CHANCE_AT_FIRST + CHANCE_A_TRAINING * config["trainings"]
 
-    def sample(self, batch: Sequence[SampleRequest], params: SamplingParams) -> list[Sample]:
-        samples = [self._attempt(request) for request in batch]
-        reached("solver:sampled")
-        return samples
+    def sample(self, requests: Iterable[SampleRequest], params: SamplingParams) -> Iterator[Sample]:
+        for request in requests:
+            yield self._attempt(request)
+            reached("solver:sampled")
 
     def _attempt(self, request: SampleRequest) -> Sample:
         problem = arithmetic.parse(request.prompt)
@@ -118,7 +118,7 @@ class ScriptedTrainer:
     def train(self, job: TrainingJob) -> TrainingResult:
         started = time.monotonic()
         before = json.loads(Path(job.model_path, "config.json").read_text(encoding="utf-8"))
-        tables = [pq.read_table(file) for file in job.train_files]
+        tables = [pq.read_table(folder / "train.parquet") for folder in job.dataset_dirs]
         made_of = digest(before, *(table.to_pylist() for table in tables))
         partial = job.output_dir.with_name(f"{job.output_dir.name}.partial")
         aside = job.output_dir.parent.parent / "quarantine"
@@ -132,7 +132,9 @@ class ScriptedTrainer:
         return TrainingResult(
             model_dir=job.output_dir,
             train_pairs=pairs,
-            validation_pairs=sum(pq.read_metadata(file).num_rows for file in job.validation_files),
+            validation_pairs=sum(
+                pq.read_metadata(folder / "validation.parquet").num_rows for folder in job.dataset_dirs
+            ),
             steps=pairs,
             metrics={"loss": int(made_of[:6], 16) / 16**6},
             duration_seconds=time.monotonic() - started,

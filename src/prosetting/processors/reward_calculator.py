@@ -5,12 +5,17 @@ An attempt that none can decide is `unknown`: no reward, in no pair, tried again
 
 from __future__ import annotations
 
+import asyncio
+import random
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
+from weakref import WeakValueDictionary
 
 from prosetting.core.artifacts import draw_seed
-from prosetting.core.concurrency import for_each
+from prosetting.core.concurrency import Frontier, for_each, in_thread
 from prosetting.core.group_commit import GroupCommit
 from prosetting.core.journal import Journal
 from prosetting.core.journal_rows import JudgeCheckKind, Split
@@ -19,13 +24,11 @@ from prosetting.processors.answer_extraction import holds_no_answer
 from prosetting.processors.answer_verifier import AnswerVerifier
 from prosetting.processors.reward_function import RewardFunction
 from prosetting.processors.teacher_judge import Decision, JudgeCheck, TeacherJudge
-from prosetting.records import Grade, JudgeHealth, Question, QuestionId, Trajectory, Verdict
+from prosetting.records import Grade, JudgeHealth, Question, Trajectory, Verdict
 from prosetting.teachers.base import Teacher
 
-RULES_COMMIT_EVERY = 200
-BATCH = 128
-"""Attempts between two sets of canaries."""
-REGRADED_A_ROUND = 24
+ATTEMPTS_BETWEEN_CANARIES = 128
+REGRADED_A_ROUND, DRAWN_TO_REGRADE = 24, 240
 """Attempts decided by rules that Teacher1 grades too, to know how far the two agree."""
 
 
@@ -62,70 +65,82 @@ class RewardCalculator:
         self._judge = TeacherJudge(teacher, verifier, run_seed) if teacher is not None else None
         self._concurrent_workers = concurrent_workers
         self._run_seed = run_seed
+        # Rules take milliseconds and a reward function its time: calls in flight must not wait for them.
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="grading")
 
-    async def grade(self, split: Split, round_: int, questions: Mapping[QuestionId, Question]) -> None:
-        """Raises TeacherUnavailable when Teacher1 as a whole is out of reach, and RunPaused when it fails a
-        canary; what is graded stays."""
-        progress = Progress(
-            f"round {round_} · grading ({split})", sum(1 for _ in self._journal.ungraded(split, round_))
-        )
-        self._grade_without_teacher(split, round_, questions, progress)
-        left_open = _equal_attempts(self._journal.left_to_teacher(split, round_))
-        batches = list(enumerate(left_open[start : start + BATCH] for start in range(0, len(left_open), BATCH)))
-
-        async def grade_batch(numbered: tuple[int, Sequence[_Equal]]) -> None:
-            await self._grade_batch(split, round_, *numbered, questions, progress)
-
-        # Two at a time, so that the canaries of one are asked while the other's attempts are.
-        await for_each(batches, grade_batch, limit=1 + -(-self._concurrent_workers // BATCH))
-        if split == "train":
-            await self._regrade(round_, questions)
-
-    def _grade_without_teacher(
-        self, split: Split, round_: int, questions: Mapping[QuestionId, Question], progress: Progress
-    ) -> None:
-        batch: list[Grade] = []
-        for group in _equal_attempts((t, None) for t in self._journal.ungraded(split, round_)):
-            first = group.attempts[0]
-            decision = decide_without_teacher(
-                questions[first.question_id], first, self._verifier, self._reward_function
-            )
-            if decision is None:
-                continue
-            batch += _grades(group.attempts, decision)
-            progress.advance(len(group.attempts))
-            if len(batch) >= RULES_COMMIT_EVERY:
-                self._journal.add_grades(split, batch)
-                batch = []
-        self._journal.add_grades(split, batch)
-
-    async def _grade_batch(
+    async def grade(
         self,
         split: Split,
         round_: int,
-        number: int,
-        batch: Sequence[_Equal],
-        questions: Mapping[QuestionId, Question],
-        progress: Progress,
+        questions: Sequence[Question],
+        *,
+        attempts_a_question: int,
+        sampled: Frontier | None = None,
+        graded: Frontier | None = None,
     ) -> None:
-        """`batch` holds all attempts that were ever left to the teacher, so that a resumed run has the same ones."""
-        todo = [group for group in batch if group.verdict in (None, Verdict.UNKNOWN)]
-        if todo and self._judge is not None:
-            await self._judge.check(
-                self._batch_name(split, round_, number), lambda check: self._record(split, round_, "canary", check)
-            )
+        """Grade what is open, question by question in this order, each as soon as `sampled` has come past it.
 
-        async def ask(group: _Equal) -> None:
-            first = group.attempts[0]
-            decision = (
-                await self._judge.decide(questions[first.question_id], first.response)
-                if self._judge is not None
-                else Decision(Verdict.UNKNOWN, "rules", "the rules abstain")
-            )
-            await self._commits.write(lambda: self._journal.add_grades(split, _grades(group.attempts, decision)))
-            progress.advance(len(group.attempts))
+        `attempts_a_question` says how many questions lie between two sets of canaries: a function of the round, not
+        of what is left of it, so that a resumed run meets the same ones, whose replies are kept.
 
-        await for_each(todo, ask, limit=self._concurrent_workers)
+        `graded` is told each question's place, and closed when not all come to be graded. Raises TeacherUnavailable
+        when Teacher1 as a whole is out of reach, and RunPaused when it fails a canary; what is graded stays.
+        """
+        graded = graded or Frontier()
+        progress = Progress(f"round {round_} · grading ({split})", len(questions))
+        checks = _CanaryChecks(lambda number: self._check(split, round_, number))
+
+        async def grade_question(place: int) -> None:
+            if sampled is not None:
+                await sampled.reached(place)
+            canaries = place * attempts_a_question // ATTEMPTS_BETWEEN_CANARIES
+            await self._grade_question(split, round_, questions[place], lambda: checks.passed(canaries))
+            graded.done(place)
+            progress.advance(1)
+
+        try:
+            await for_each(range(len(questions)), grade_question, limit=self._concurrent_workers)
+            if split == "train":
+                await self._regrade(round_, questions, attempts_a_question)
+        finally:
+            if graded.passed < len(questions):
+                graded.close()
+
+    async def _grade_question(
+        self, split: Split, round_: int, question: Question, judge_is_sound: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Attempts with the same text are decided once. Each verdict is committed as it falls."""
+        found = self._journal.attempts_of(split, round_, question.question_id)
+        left_open = _equal_attempts(t for t, grade in found if grade is None or grade.verdict is Verdict.UNKNOWN)
+        if not left_open:
+            return
+        decisions = await in_thread(
+            lambda: [
+                decide_without_teacher(question, same[0], self._verifier, self._reward_function) for same in left_open
+            ],
+            executor=self._thread,
+        )
+        judged = list(zip(left_open, decisions, strict=True))
+        decided = [grade for same, decision in judged if decision is not None for grade in _grades(same, decision)]
+        if decided:
+            await self._commits.write(lambda: self._journal.add_grades(split, decided))
+        to_ask = [same for same, decision in judged if decision is None]
+        if to_ask and self._judge is not None:
+            await judge_is_sound()
+
+        async def ask(same: Sequence[Trajectory]) -> None:
+            decision = Decision(Verdict.UNKNOWN, "rules", "the rules abstain")
+            if self._judge is not None:
+                decision = await self._judge.decide(question, same[0].response)
+            await self._commits.write(lambda: self._journal.add_grades(split, _grades(same, decision)))
+
+        await for_each(to_ask, ask, limit=len(to_ask))
+
+    async def _check(self, split: Split, round_: int, number: int) -> None:
+        assert self._judge is not None
+        await self._judge.check(
+            self._batch_name(split, round_, number), lambda check: self._record(split, round_, "canary", check)
+        )
 
     def _batch_name(self, split: Split, round_: int, number: int) -> str:
         """After a failed canary the batch gets others: the recorded reply would fail it for ever."""
@@ -137,32 +152,36 @@ class RewardCalculator:
         ]
         return f"{prefix}.{len({check.name.rpartition('/')[0] for check in failed})}"
 
-    async def _regrade(self, round_: int, questions: Mapping[QuestionId, Question]) -> None:
+    async def _regrade(self, round_: int, questions: Sequence[Question], attempts_a_question: int) -> None:
         """Let Teacher1 grade a drawn sample of what the rules decided: stored, never used as a verdict."""
         if self._judge is None:
             return
         judge = self._judge
-        decided = [
-            (trajectory, grade)
-            for trajectory, grade in self._journal.graded_attempts("train", round_)
-            if grade.decided_by == "rules"
-            and grade.verdict is not Verdict.UNKNOWN
-            and not holds_no_answer(trajectory.response)
-        ]
-        decided.sort(
-            key=lambda item: draw_seed(self._run_seed, "regrade", round_, item[0].question_id, item[0].attempt)
-        )
         known = {check.name for check in self._journal.judge_checks("train", round_) if check.kind == "regraded"}
 
-        async def ask(item: tuple[Trajectory, Grade]) -> None:
-            trajectory, grade = item
-            name = f"{trajectory.question_id}/{trajectory.attempt}"
+        async def ask(item: tuple[Question, Trajectory, Verdict]) -> None:
+            question, trajectory, verdict = item
+            name = f"{question.question_id}/{trajectory.attempt}"
             if name not in known:
-                question = questions[trajectory.question_id]
-                check = await judge.ask_known(name, question, trajectory.response, grade.verdict)
+                check = await judge.ask_known(name, question, trajectory.response, verdict)
                 self._record("train", round_, "regraded", check)
 
-        await for_each(decided[:REGRADED_A_ROUND], ask, limit=self._concurrent_workers)
+        drawn = islice(self._decided_by_rules(round_, questions, attempts_a_question), REGRADED_A_ROUND)
+        await for_each(list(drawn), ask, limit=self._concurrent_workers)
+
+    def _decided_by_rules(
+        self, round_: int, questions: Sequence[Question], attempts_a_question: int
+    ) -> Iterator[tuple[Question, Trajectory, Verdict]]:
+        """Of attempts drawn from the seed, those that the rules decided and that hold an answer."""
+        slots = range(len(questions) * attempts_a_question)
+        rng = random.Random(draw_seed(self._run_seed, "regrade", round_))
+        for slot in rng.sample(slots, min(len(slots), DRAWN_TO_REGRADE)):
+            question = questions[slot // attempts_a_question]
+            found = self._journal.attempts_of("train", round_, question.question_id)
+            for trajectory, grade in found[slot % attempts_a_question :][:1]:
+                decided = grade is not None and grade.decided_by == "rules" and grade.verdict is not Verdict.UNKNOWN
+                if grade is not None and decided and not holds_no_answer(trajectory.response):
+                    yield question, trajectory, grade.verdict
 
     def _record(self, split: Split, round_: int, kind: JudgeCheckKind, check: JudgeCheck) -> None:
         self._journal.add_judge_check(split, round_, kind, *check)
@@ -193,35 +212,47 @@ def decide_without_teacher(
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Equal:
-    """Attempts with the same text at the same question, graded once for all. `verdict`: what they have so far."""
-
-    attempts: list[Trajectory]
-    verdict: Verdict | None
-
-
-def _equal_attempts(trajectories: Iterable[tuple[Trajectory, Verdict | None]]) -> list[_Equal]:
-    groups: dict[tuple[QuestionId, str, str], _Equal] = {}
-    for trajectory, verdict in trajectories:
-        key = (trajectory.question_id, trajectory.response, trajectory.finish_reason)
-        groups.setdefault(key, _Equal([], verdict)).attempts.append(trajectory)
+def _equal_attempts(trajectories: Iterable[Trajectory]) -> list[list[Trajectory]]:
+    """Attempts at one question by text and end."""
+    groups: dict[tuple[str, str], list[Trajectory]] = {}
+    for trajectory in trajectories:
+        groups.setdefault((trajectory.response, trajectory.finish_reason), []).append(trajectory)
     return list(groups.values())
+
+
+class _CanaryChecks:
+    """One check of the judge for each set of questions, asked for by whichever of them comes first."""
+
+    def __init__(self, check: Callable[[int], Awaitable[None]]) -> None:
+        self._check = check
+        self._passed: set[int] = set()
+        self._locks: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
+
+    async def passed(self, number: int) -> None:
+        """Returns once set `number` has passed. Raises RunPaused when it has not."""
+        if number in self._passed:
+            return
+        lock = self._locks.setdefault(number, asyncio.Lock())
+        async with lock:
+            if number not in self._passed:
+                await self._check(number)
+                self._passed.add(number)
 
 
 def _grades(group: Sequence[Trajectory], decision: Decision) -> list[Grade]:
     return [Grade(t.round, t.question_id, t.attempt, *decision) for t in group]
 
 
-def count_grades(grades: Sequence[Grade]) -> GradeCounts:
-    """Counts of one round; the average reward leaves unknown attempts out, an outage is not a zero."""
-    rewards = [grade.reward for grade in grades if grade.reward is not None]
-    decided = Counter(str(grade.decided_by) for grade in grades if grade.reward is not None)
-    verdicts = Counter(str(grade.verdict) for grade in grades)
+def count_grades(counts: Mapping[tuple[str, str], int]) -> GradeCounts:
+    """From the journal's `verdict_counts`; the average reward leaves unknown attempts out, an outage is not a zero."""
+    verdicts, decided = Counter[str](), Counter[str]()
+    for (verdict, who), count in counts.items():
+        verdicts[verdict] += count
+        decided[who] += count if verdict in (Verdict.CORRECT, Verdict.INCORRECT) else 0
     return GradeCounts(
         {verdict.value: verdicts[verdict.value] for verdict in Verdict},
         {name: decided[name] for name in ("rules", "teacher1", "reward_function")},
-        sum(rewards) / len(rewards) if rewards else None,
+        verdicts[Verdict.CORRECT] / total if (total := decided.total()) else None,
     )
 
 

@@ -19,6 +19,7 @@ from prosetting.records import DecidedBy, Question, QuestionId, Verdict
 from prosetting.teachers.base import GradeReply, Teacher
 
 MAX_EVIDENCE_CHARS = 400
+OWN_ANSWERS_KEPT = 10_000
 _NOT_SAID = re.compile(r"[\W_]+")
 _LAYOUT = re.compile(r"\\(?:text\w*|math\w+|d?frac|boxed|left|right|quad|displaystyle)(?![a-zA-Z])")
 _DIGITS = re.compile(r"\d+")
@@ -95,7 +96,10 @@ class TeacherJudge:
 
     async def _own_answer(self, question: Question) -> str | None:
         if question.question_id not in self._own_answers:
-            self._own_answers[question.question_id] = await self._teacher.solve(question.text)
+            answer = await self._teacher.solve(question.text)
+            if len(self._own_answers) >= OWN_ANSWERS_KEPT:
+                self._own_answers.clear()
+            self._own_answers[question.question_id] = answer
         return self._own_answers[question.question_id]
 
     def _doubt(self, question: Question, expected: str | None, response: str, reply: GradeReply) -> str:

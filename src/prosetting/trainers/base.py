@@ -14,12 +14,19 @@ class TrainingJob:
 
     round: int
     model_path: str
-    train_files: Sequence[Path]
-    validation_files: Sequence[Path]
+    dataset_dirs: Sequence[Path]
     output_dir: Path
     """Where the trained model folder must stand afterwards, whole or not at all."""
     log_file: Path
     seed: int
+
+    @property
+    def train_files(self) -> list[Path]:
+        return [d / "train.parquet" for d in self.dataset_dirs]
+
+    @property
+    def validation_files(self) -> list[Path]:
+        return [d / "validation.parquet" for d in self.dataset_dirs]
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,13 +163,15 @@ class TrlTrainer:
 
     def _let_it_save(self, child: subprocess.Popen[str], job: TrainingJob, places: Places) -> None:
         """Ask the child to stop after its step and wait for it; a launcher may be gone before its worker is."""
-        stopping.no_deadline()
         until = time.monotonic() + self._stop_grace_s
         _stop_file(job).touch()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(self._stop_grace_s)
-        with contextlib.suppress(TrainingError), hold(places.work, until - time.monotonic()):
-            pass
+        while time.monotonic() < until and not stopping.broken_off():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(POLL_INTERVAL_S)
+                break
+        while time.monotonic() < until and not stopping.broken_off():
+            with contextlib.suppress(TrainingError), hold(places.work, POLL_INTERVAL_S):
+                break
 
 
 def _finished(job: TrainingJob, places: Places, run: str) -> Sealed | None:

@@ -1,0 +1,36 @@
+"""Scoring a checkpoint on held-out questions: the one way, for rounds of a run and for `prosetting eval`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from prosetting.collectors.solver import Solver
+from prosetting.collectors.trajectory_collector import TrajectoryCollector
+from prosetting.config import Settings
+from prosetting.core.concurrency import Frontier, side_by_side
+from prosetting.core.journal import Journal
+from prosetting.evaluation.benchmark import score_of_grades
+from prosetting.processors.reward_calculator import RewardCalculator
+from prosetting.records import GREEDY_ATTEMPT, HeldoutScore, Question
+
+
+async def score_heldout(
+    journal: Journal,
+    collector: TrajectoryCollector,
+    rewards: RewardCalculator,
+    settings: Settings,
+    round_: int,
+    questions: Sequence[Question],
+    open_solver: Callable[[], Solver],
+) -> HeldoutScore | None:
+    """Draw and grade EVAL_ATTEMPTS sampled attempts and the greedy one at each question, then score them.
+
+    What the journal holds already is neither drawn nor graded again. None when none could be graded.
+    """
+    attempts = [GREEDY_ATTEMPT, *range(settings.eval_attempts)]
+    sampled = Frontier()
+    await side_by_side(
+        collector.collect("heldout", round_, questions, attempts, open_solver, sampled),
+        rewards.grade("heldout", round_, questions, attempts_a_question=len(attempts), sampled=sampled),
+    )
+    return score_of_grades((found for _, found in journal.graded_attempts("heldout", round_)), settings.seed)
