@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 from weakref import WeakValueDictionary
 
+from prosetting.core import stopping
 from prosetting.core.artifacts import draw_seed
 from prosetting.core.concurrency import Frontier, for_each, in_thread
 from prosetting.core.group_commit import GroupCommit
@@ -65,6 +66,8 @@ class RewardCalculator:
         self._judge = TeacherJudge(teacher, verifier, run_seed) if teacher is not None else None
         self._concurrent_workers = concurrent_workers
         self._run_seed = run_seed
+        # Attempts that Teacher1 is asked about at a time, of all the questions being graded.
+        self._places = asyncio.Semaphore(concurrent_workers)
         # Rules take milliseconds and a reward function its time: calls in flight must not wait for them.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="grading")
 
@@ -131,7 +134,9 @@ class RewardCalculator:
         async def ask(same: Sequence[Trajectory]) -> None:
             decision = Decision(Verdict.UNKNOWN, "rules", "the rules abstain")
             if self._judge is not None:
-                decision = await self._judge.decide(question, same[0].response)
+                async with self._places:
+                    stopping.check()
+                    decision = await self._judge.decide(question, same[0].response)
             await self._commits.write(lambda: self._journal.add_grades(split, _grades(same, decision)))
 
         await for_each(to_ask, ask, limit=len(to_ask))
