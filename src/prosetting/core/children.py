@@ -2,6 +2,7 @@
 
 Samplers, trainers and the embedded teacher run as `python -m …` in process groups of their own, so that one
 signal ends a whole group. Each child watches the run: once the run is gone, even by kill -9, it ends its group.
+What cannot do so any more, the workspace's next run ends (`orphans`).
 """
 
 from __future__ import annotations
