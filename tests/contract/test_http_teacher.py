@@ -97,7 +97,6 @@ def test_a_failure_that_passes_is_survived(failure: bytes) -> None:
         (error(400, "odd", param={"a": [1]}, code=[]), 1, "refused"),
         (http_answer(400, b"[" * 100_000), 1, "refused"),
         (http_answer(400, b'{"error": "\xff\xfe"}'), 1, "refused"),
-        (http_answer(307, b"", "Location: file:///etc/passwd"), 3, "cannot be reached"),
     ],
 )
 def test_a_failure_that_stays_leaves_this_item_open(answer: bytes, calls: int, says_what: str) -> None:

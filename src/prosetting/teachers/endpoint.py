@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, urlsplit
+from urllib.request import getproxies_environment, proxy_bypass
 
 from prosetting.errors import ConfigError
 
@@ -36,7 +37,8 @@ class Endpoint:
     """An OpenAI-compatible endpoint and the model asked for there.
 
     `identity` is what recorded replies are kept under, where the address changes from run to run; by default
-    the address. Raises ConfigError for an address or a key that cannot be sent; the key is never shown.
+    the address. `use_env_proxies`: by way of the proxy that the environment names, if any. Raises ConfigError for
+    an address or a key that cannot be sent; the key is never shown.
     """
 
     base_url: str
@@ -44,6 +46,7 @@ class Endpoint:
     model: str
     identity: str = ""
     role: Role = field(default=TEACHER, repr=False)
+    use_env_proxies: bool = False
 
     def __post_init__(self) -> None:
         parts = _split(self.base_url)
@@ -71,6 +74,14 @@ class Endpoint:
     @property
     def is_loopback(self) -> bool:
         return urlsplit(self.base_url).hostname in ("127.0.0.1", "::1", "localhost")
+
+    @property
+    def ignored_proxy(self) -> str:
+        """The variable that names a proxy which calls would take if HTTP_USE_ENV_PROXIES said so; else empty."""
+        parts, proxies = urlsplit(self.base_url), getproxies_environment()
+        if self.use_env_proxies or self.is_loopback or proxy_bypass(parts.hostname or ""):
+            return ""
+        return next((f"{kind}_PROXY".upper() for kind in (parts.scheme, "all") if proxies.get(kind)), "")
 
     def scrubbed(self, text: str) -> str:
         """The text without the key, if it repeats it."""

@@ -56,7 +56,8 @@ class EndpointClient:
 
 
 def capped_http_client(endpoint: Endpoint, connections: int, timeout_s: float) -> httpx2.AsyncClient:
-    """The client's transport: bodies end at MAX_BODY_BYTES, and a proxy never stands before this machine.
+    """The client's transport: bodies end at MAX_BODY_BYTES, a redirect is an answer like any other, and the
+    environment's proxies are taken only where the endpoint says so, for this machine never.
 
     aiohttp's, because httpx's own pool walks through all its connections for each request.
     """
@@ -67,7 +68,9 @@ def capped_http_client(endpoint: Endpoint, connections: int, timeout_s: float) -
         limits=limits,
         headers={"Accept-Encoding": "identity"},
         event_hooks={"response": [_cap_body]},
-        trust_env=not endpoint.is_loopback,
+        follow_redirects=False,  # a request carries the key
+        trust_env=endpoint.use_env_proxies and not endpoint.is_loopback,
+        verify=httpx2.create_ssl_context(),  # SSL_CERT_FILE counts with and without proxies
     )
 
 

@@ -9,6 +9,7 @@ import time
 import httpx2
 import openai
 
+from prosetting.core.text import printable
 from prosetting.errors import TeacherReplyError, TeacherUnavailable
 from prosetting.teachers.endpoint import Endpoint
 
@@ -54,6 +55,12 @@ def unavailable(endpoint: Endpoint, what: str, next_step: str) -> TeacherUnavail
     return TeacherUnavailable(f"the {endpoint.role.title} at {endpoint.base_url} {what}", next_step=next_step)
 
 
+def proxy_hint(endpoint: Endpoint) -> str:
+    """For the next step where an endpoint cannot be reached; empty unless the environment names a proxy for it."""
+    variable = endpoint.ignored_proxy
+    return f"; {variable} is set and not used: HTTP_USE_ENV_PROXIES=true goes through that proxy" if variable else ""
+
+
 def failure_of(error: Exception, endpoint: Endpoint) -> Exception:
     """What an error of the client or its transport comes to: PassingFailure, RequestRefused or TeacherUnavailable.
 
@@ -72,6 +79,8 @@ def failure_of(error: Exception, endpoint: Endpoint) -> Exception:
 
 def _of_status(error: openai.APIStatusError, endpoint: Endpoint) -> Exception:
     status, said = error.status_code, _said(error, endpoint)
+    if 300 <= status < 400:
+        return _redirected(error, endpoint)
     if status in (401, 403):
         return unavailable(endpoint, f"refuses the key ({status}): {said}", f"set {endpoint.role.key}")
     if status == 402 or error.code == _NO_CREDIT:
@@ -89,6 +98,18 @@ def _of_status(error: openai.APIStatusError, endpoint: Endpoint) -> Exception:
         return PassingFailure(f"answers {status}: {said}", outage=status >= 500, retry_after_s=wait_s)
     param = error.param if isinstance(error.param, str) else ""
     return RequestRefused(f"the request was refused ({status}): {said}", param=param)
+
+
+def _redirected(error: openai.APIStatusError, endpoint: Endpoint) -> Exception:
+    """No redirect is followed: it would carry the key, and what is asked, to wherever the endpoint says."""
+    target, _, _ = error.response.headers.get("location", "").partition("?")
+    shown = printable(" ".join(endpoint.scrubbed(target).split()))[:200] or "nowhere"
+    role = endpoint.role
+    return unavailable(
+        endpoint,
+        f"redirects to {shown} ({error.status_code}), which is not followed",
+        f"if you trust that address, set {role.address} to where the API is there (often http:// should be https://)",
+    )
 
 
 def _said(error: openai.APIStatusError, endpoint: Endpoint) -> str:

@@ -36,6 +36,7 @@ from prosetting.teachers.http_failures import (
     PassingFailure,
     RequestRefused,
     UnreadableReply,
+    proxy_hint,
     unavailable,
 )
 from prosetting.teachers.prompts import PROMPT_VERSION, Prompt, Task
@@ -303,5 +304,6 @@ class HttpTeacher:
         return unavailable(
             self._endpoint,
             what,
-            "check that it runs and that TEACHER_BASE_URL is right, then run the same command again",
+            "check that it runs and that TEACHER_BASE_URL is right, then run the same command again"
+            + proxy_hint(self._endpoint),
         )
