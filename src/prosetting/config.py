@@ -7,6 +7,9 @@ Values come from, strongest first: command-line flags, the environment, the `.en
 from __future__ import annotations
 
 import difflib
+import os
+import shlex
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +73,12 @@ class Settings(BaseModel):
     )
     validation_data_file: OptionalPath = _setting(
         None, "Held-out questions that score every checkpoint and never enter a pool. Empty: no scores"
+    )
+    trust_remote_code: bool = _setting(
+        False,
+        "Run the Python files that come with a model. Dangerous: they can read your keys and files and do what you can."
+        " Only for a model whose code you have read",
+        fixed=True,
     )
     workspace_dir: Path = _setting(Path("/tmp/prosetting_workspace"), "Where a run keeps everything it makes")
     log_dir: OptionalPath = _setting(None, "Where log files go. Empty: WORKSPACE_DIR/logs")
@@ -178,6 +187,13 @@ class Settings(BaseModel):
     )
     embedded_teacher_port: int = _setting(0, "Loopback port of the embedded teacher. 0: any free one", ge=0, le=65535)
 
+    # Connections
+    http_use_env_proxies: bool = _setting(
+        False,
+        "Reach teachers and SOLVER_BASE_URLS through the proxies that HTTP_PROXY, HTTPS_PROXY and ALL_PROXY name."
+        " Never for this machine's own servers",
+    )
+
     # Grading
     reward_function: OptionalText = _setting(
         None,
@@ -257,10 +273,11 @@ class Settings(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class LoadedSettings:
-    """The settings and which of them the user gave (in contrast to defaults), by field name."""
+    """The settings, which of them the user gave (in contrast to defaults) by field name, and what to warn of."""
 
     settings: Settings
     explicit: frozenset[str]
+    warnings: tuple[str, ...] = ()
 
 
 def _extra(field: Any) -> dict[str, Any]:
@@ -305,7 +322,9 @@ def load_settings(
     prefixes, a bad value, a missing `env_file`, or SOLVER_MODEL_PATH not set where it is needed.
     """
     raw: dict[str, tuple[str, Source]] = {}
-    for source, values in (("file", _read_env_file(env_file)), ("environment", environ), ("flag", flags)):
+    file = env_file or Path(".env")
+    of_file = _read_env_file(file, must_exist=env_file is not None)
+    for source, values in (("file", of_file), ("environment", environ), ("flag", flags)):
         _refuse_unknown_keys(values, source)
         raw |= {key: (values[key], source) for key in ENV_NAMES if key in values}  # type: ignore[misc]
     try:
@@ -314,17 +333,23 @@ def load_settings(
         raise _config_error(error, raw) from None
     if need_model and not settings.solver_model_path:
         raise _not_set("solver_model_path")
-    return LoadedSettings(settings, frozenset(key.lower() for key in raw))
+    return LoadedSettings(settings, frozenset(key.lower() for key in raw), _exposed_keys(file, of_file))
 
 
-def _read_env_file(path: Path | None) -> dict[str, str]:
+def _exposed_keys(file: Path, values: Mapping[str, str]) -> tuple[str, ...]:
+    """A warning where the file holds a key and other users of this machine can read it."""
+    keys = sorted(name for name, value in values.items() if name.endswith("API_KEY") and value)
+    if not keys or os.name != "posix" or not file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+        return ()
+    return (f"{file} holds {', '.join(keys)} and other users can read it; run: chmod 600 {shlex.quote(str(file))}",)
+
+
+def _read_env_file(path: Path, *, must_exist: bool) -> dict[str, str]:
     from dotenv import dotenv_values
 
-    if path is None:
-        path = Path(".env")
-        if not path.is_file():
+    if not path.is_file():
+        if not must_exist:
             return {}
-    elif not path.is_file():
         raise ConfigError(
             f"there is no settings file at {path}", next_step="check --env-file, or: cp .env.example .env"
         )

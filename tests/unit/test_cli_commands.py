@@ -314,6 +314,28 @@ def test_doctor_tells_a_bad_setting_and_everything_else(capsys: pytest.CaptureFi
     assert "✅ SQLite" in out
 
 
+def test_doctor_tells_a_bad_value_of_the_settings_file_and_everything_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / ".env").write_text("TEACHER_TIMEOUT=soon")
+    assert main(["doctor", "--quick"]) == 1
+    out = capsys.readouterr().out
+    assert "❌ Settings: TEACHER_TIMEOUT='soon' (from the file)" in out
+    assert "✅ SQLite" in out
+
+
+@pytest.mark.parametrize("command", [["doctor", "--quick"], ["run", "--questions-file", "nowhere.json"]])
+def test_a_settings_file_with_a_key_that_others_can_read_is_warned_of_once(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / ".env").write_text("TEACHER_API_KEY=sk-secret-1\nSOLVER_MODEL_PATH=org/model")
+    (tmp_path / ".env").chmod(0o644)
+    main(command)
+    told = "".join(capsys.readouterr())
+    assert told.count("chmod 600 .env") == 1
+    assert "sk-secret" not in told
+
+
 def test_doctor_names_a_workspace_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     assert main(["doctor", "--quick", "--workspace-dir", str(tmp_path / "file" / "ws")]) == 1

@@ -183,3 +183,49 @@ def test_the_reference_page_is_the_one_generated() -> None:
     page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
     assert page == reference_markdown(), "write it anew: python -m prosetting.config > docs/settings.md"
     assert all(f"| `{name}` |" in page for name in ENV_NAMES)
+
+
+# a settings file with keys that others can read
+
+
+def warnings_of(file: Path, text: str, mode: int) -> tuple[str, ...]:
+    file.write_text(text)
+    file.chmod(mode)
+    return load_settings(flags={}, environ=MODEL, env_file=file).warnings
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
+def test_keys_that_others_can_read_are_warned_of_with_the_way_to_hide_them(tmp_path: Path, mode: int) -> None:
+    (warning,) = warnings_of(tmp_path / "my keys.env", "TEACHER_API_KEY=sk-secret-1\nOTHER_API_KEY=sk-secret-2", mode)
+    assert "OTHER_API_KEY, TEACHER_API_KEY" in warning
+    assert f"chmod 600 '{tmp_path}/my keys.env'" in warning
+    assert "sk-secret" not in warning
+
+
+@pytest.mark.parametrize(
+    ("text", "mode"),
+    [
+        ("TEACHER_API_KEY=sk-secret-1", 0o600),
+        ("TEACHER_API_KEY=sk-secret-1", 0o622),
+        ("TEACHER_API_KEY=\nTOTAL_ROUNDS=3", 0o644),
+        ("# TEACHER_API_KEY=sk-secret-1", 0o644),
+    ],
+    ids=["hidden", "only writable", "empty", "commented"],
+)
+def test_nothing_is_warned_of_where_no_key_can_be_read(tmp_path: Path, text: str, mode: int) -> None:
+    assert warnings_of(tmp_path / "some.env", text, mode) == ()
+
+
+def test_the_env_file_of_the_current_folder_is_warned_of_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("SOLVER_API_KEY=sk-secret-1")
+    (tmp_path / ".env").chmod(0o644)
+    (warning,) = load().warnings
+    assert warning.startswith(".env holds SOLVER_API_KEY ")
+    assert warning.endswith("chmod 600 .env")
+
+
+def test_nothing_is_warned_of_on_systems_without_such_permissions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prosetting.config.os.name", "nt")
+    assert warnings_of(tmp_path / "some.env", "TEACHER_API_KEY=sk-secret-1", 0o644) == ()

@@ -51,6 +51,7 @@ def all_checks(loaded: LoadedSettings, problem: ConfigError | None, *, quick: bo
         yield _imports()
     yield _sqlite()
     yield Check("Settings", "wrong", problem.what, problem.next_step) if problem else Check("Settings", "good", "valid")
+    yield from (Check("Keys", "warning", warning) for warning in loaded.warnings)
     yield from _machine(loaded)
     yield from _workspace(settings)
     yield _model(settings)

@@ -27,13 +27,13 @@ def doctor(
     from dataclasses import asdict
 
     from prosetting.cli import checks
-    from prosetting.config import load_settings
+    from prosetting.config import LoadedSettings, Settings
 
     try:
         loaded, problem = load(ctx, env_file, need_model=False), None
     except ConfigError as error:
         # Everything else is still told, with the defaults.
-        loaded, problem = load_settings(flags={}, environ={}, env_file=None, need_model=False), error
+        loaded, problem = LoadedSettings(Settings(), frozenset()), error
     found = []
     for check in checks.all_checks(loaded, problem, quick=quick):
         found.append(check)

@@ -34,10 +34,14 @@ def run(
       prosetting run --solver-model-path Qwen/Qwen3-8B --questions-file questions.json --total-rounds 3
     """
     from prosetting.core.machine import fit_to_machine, this_machine
+    from prosetting.core.text import printable
     from prosetting.core.workspace import Workspace
     from prosetting.errors import WorkspaceInUse
 
-    settings, notices = fit_to_machine(load(ctx, env_file), this_machine())
+    loaded = load(ctx, env_file)
+    for warning in loaded.warnings:
+        typer.echo(printable(f"warning: {warning}"), err=True)
+    settings, notices = fit_to_machine(loaded, this_machine())
     from prosetting.managers.run import start_run
 
     workspace = Workspace.of(settings)
