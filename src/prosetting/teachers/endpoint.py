@@ -46,7 +46,7 @@ class Endpoint:
     model: str
     identity: str = ""
     role: Role = field(default=TEACHER, repr=False)
-    use_env_proxies: bool = False
+    use_env_proxies: bool = field(default=False, compare=False)  # how it is reached, not what it is
 
     def __post_init__(self) -> None:
         parts = _split(self.base_url)
