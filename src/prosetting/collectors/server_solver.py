@@ -29,6 +29,7 @@ from prosetting.teachers.http_failures import (
     NothingThere,
     PassingFailure,
     RequestRefused,
+    proxy_hint,
 )
 from prosetting.teachers.replies import read_model_names
 
@@ -169,7 +170,8 @@ class ServerSolver:
         except PassingFailure as failure:
             where = ", ".join(server.endpoint.base_url for server in self._servers)
             what = f"the Solver's server at {where} gave no usable reply in {1 + MAX_RETRIES} tries; the last"
-            raise SolverError(f"{what}: {failure}", next_step=_CHECK) from None
+            hint = proxy_hint(self._servers[0].endpoint)
+            raise SolverError(f"{what}: {failure}", next_step=_CHECK + hint) from None
         except TeacherUnavailable as failure:
             raise SolverError(failure.what, next_step=failure.next_step) from None
 
@@ -237,7 +239,7 @@ async def _probe(server: _Server) -> None:
     except TeacherUnavailable as failure:
         raise SolverError(failure.what, next_step=failure.next_step) from None
     except PassingFailure as failure:
-        raise SolverError(f"{server.title} {failure}", next_step=_CHECK) from None
+        raise SolverError(f"{server.title} {failure}", next_step=_CHECK + proxy_hint(server.endpoint)) from None
     except TeacherReplyError as failure:
         raise SolverError(f"{server.title} does not speak the OpenAI API: {failure}", next_step=_CHECK) from None
     finally:
@@ -250,7 +252,8 @@ async def _probe(server: _Server) -> None:
 
 def _endpoints(settings: Settings, model_path: str) -> list[Endpoint]:
     key, model = settings.solver_api_key.get_secret_value(), settings.solver_model_name or model_path
-    return [Endpoint(url, key, model, role=SOLVER) for url in settings.solver_base_urls]
+    proxies = settings.http_use_env_proxies
+    return [Endpoint(url, key, model, role=SOLVER, use_env_proxies=proxies) for url in settings.solver_base_urls]
 
 
 def read_choices(body: bytes, count: int) -> list[Choice]:

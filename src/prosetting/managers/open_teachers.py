@@ -73,13 +73,17 @@ def _price(prompt: float | None, completion: float | None) -> Prices | None:
 def _endpoints(settings: Settings, embedded: Endpoint | None) -> tuple[Endpoint, Endpoint]:
     """Teacher1's and Teacher2's; what is not said of Teacher2 is as for Teacher1."""
     first = embedded or Endpoint(
-        settings.teacher_base_url or "", settings.teacher_api_key.get_secret_value(), settings.teacher_model_name
+        settings.teacher_base_url or "",
+        settings.teacher_api_key.get_secret_value(),
+        settings.teacher_model_name,
+        use_env_proxies=settings.http_use_env_proxies,
     )
     second = Endpoint(
         settings.teacher2_base_url or first.base_url,
         settings.teacher2_api_key.get_secret_value() or first.api_key,
         settings.teacher2_model_name or first.model,
         "" if settings.teacher2_base_url else first.identity,
+        use_env_proxies=settings.http_use_env_proxies,
     )
     return first, second
 

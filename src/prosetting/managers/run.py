@@ -24,6 +24,7 @@ from prosetting.core import stopping
 from prosetting.core.artifacts import write_json
 from prosetting.core.group_commit import GroupCommit
 from prosetting.core.journal import Journal
+from prosetting.core.orphans import none_left_behind
 from prosetting.core.progress import INTERVAL_S as PROGRESS_INTERVAL_S
 from prosetting.core.storage import pause_for, writes_pause
 from prosetting.core.workspace import Workspace, WorkspaceLock
@@ -104,6 +105,7 @@ def start_run(
         stack.enter_context(writes_pause(workspace.root))
         stack.enter_context(WorkspaceLock(workspace))
         stack.enter_context(_logging(workspace, mode))
+        stack.enter_context(none_left_behind(workspace.root))
         check_journal_is_there(workspace)
         set_damaged_aside(workspace)
         journal = stack.enter_context(Journal(workspace.journal))
