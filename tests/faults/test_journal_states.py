@@ -186,7 +186,7 @@ class JournalMachine(RuleBasedStateMachine):
             sum(self.paid.values()),
         )
         for round_ in ROUNDS:
-            found = {(round_, q): outcome["analysis"] for q, outcome in self.journal.enhancements(round_).items()}
+            found = {(round_, q): outcome["analysis"] for q, outcome in self.journal.enhancements(round_)}
             assert found == {key: text for key, text in self.written.items() if key[0] == round_}
 
     @invariant()

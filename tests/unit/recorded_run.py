@@ -9,10 +9,26 @@ from prosetting.config import Settings
 from prosetting.core.journal import Journal
 from prosetting.core.state_manager import EVALUATION, StateManager
 from prosetting.core.workspace import Workspace
-from prosetting.records import Grade, HeldoutScore, PoolEntry, Question, Stage, Trajectory, Verdict, question_id_of
+from prosetting.records import (
+    Grade,
+    HeldoutScore,
+    JudgeHealth,
+    PoolEntry,
+    Question,
+    Stage,
+    Trajectory,
+    Verdict,
+    question_id_of,
+)
 
 TEXTS = ("Ann has 2 and gets 3. How many?", "Bob has 4 and gives 1. How many?")
 ATTEMPTS = 2
+GRADED = {
+    **{"correct": 2, "incorrect": 2, "unknown": 0},
+    **{"by_rules": 2, "by_teacher1": 2, "by_reward_function": 0},
+    "average_reward": 0.5,
+    "judge": asdict(JudgeHealth(0, 0, 0, 0, 0, 0)),
+}
 
 
 def questions() -> list[Question]:
@@ -57,10 +73,10 @@ def _record_round(journal: Journal, round_: int) -> None:
     reason = "trained on 2 pairs" if trained else "gathering data: training starts in round 2"
     outputs = {
         Stage.DATA_COLLECTION: {},
-        Stage.DATA_GRADING: {},
+        Stage.DATA_GRADING: GRADED,
         Stage.DPO_CONVERSION: {"pairs": 2},
         Stage.TRL_TRAINING: {"trained": trained, "reason": reason},
-        Stage.NEXT_ROUND_PREP: {},
+        Stage.NEXT_ROUND_PREP: {"questions": len(TEXTS), "failed_replay": len(TEXTS)},
     }
     for stage, output in outputs.items():
         journal.finish_stage(round_, stage, {}, output, 1.0)

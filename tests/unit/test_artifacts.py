@@ -1,4 +1,6 @@
 import json
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -74,3 +76,31 @@ def test_folders_are_made_with_those_above_them(tmp_path):
     make_folder(tmp_path / "a" / "b" / "c")
     make_folder(tmp_path / "a" / "b" / "c")
     assert (tmp_path / "a" / "b" / "c").is_dir()
+
+
+ROWS: list[dict[str, Any]] = [
+    {"a": "1\n2", "b": [1, None]},
+    {},
+    {"c": {"d": "é\u2028", "e": [], "f": [{}]}},
+    {"g": 0.1},
+]
+
+
+@pytest.mark.parametrize("rows", [[], ROWS[:1], ROWS])
+def test_rows_written_one_by_one_are_the_bytes_of_the_whole(tmp_path, rows):
+    write_json(tmp_path / "a.json", {"round": 1, "rows": iter(rows), "n": 2}, seconds={"x": 1})
+    found = (tmp_path / "a.json").read_text(encoding="utf-8")
+    whole = {"schema_version": 1, "round": 1, "rows": rows, "n": 2, "meta": json.loads(found)["meta"]}
+    assert found == json.dumps(whole, ensure_ascii=False, indent=1)
+
+
+def test_rows_that_fail_half_way_leave_the_old_file(tmp_path):
+    def rows() -> Iterator[dict[str, int]]:
+        yield {"a": 1}
+        raise RuntimeError("torn")
+
+    write_json(tmp_path / "a.json", {"round": 1})
+    with pytest.raises(RuntimeError, match="torn"):
+        write_json(tmp_path / "a.json", {"rows": rows()})
+    assert read_json(tmp_path / "a.json")["round"] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]

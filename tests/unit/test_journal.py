@@ -1,4 +1,5 @@
 import sqlite3
+from dataclasses import replace
 
 import pytest
 
@@ -166,3 +167,24 @@ def test_a_pool_is_counted_by_reason(journal):
     journal.set_pool(1, [PoolEntry(question(t), "seed" if t < "c" else "enhanced") for t in ("a", "b", "c")])
     assert journal.pool_counts(1) == {"seed": 2, "enhanced": 1}
     assert journal.pool_counts(2) == {}
+
+
+def test_teacher_totals_are_those_of_all_calls_also_when_one_was_torn_away(journal):
+    def fail() -> None:
+        with journal.transaction():
+            journal.record(replace(call("lost"), request_hash="torn"))
+            raise RuntimeError("torn")
+
+    journal.record(replace(call(None, "answers 500"), request_hash="a", cost=None))
+    journal.record(replace(call("reply"), request_hash="b"))
+    with pytest.raises(RuntimeError, match="torn"):
+        fail()
+    assert journal.teacher_totals() == TeacherTotals(2, 4, 1, 20, 10, 0.5)
+    journal.record(replace(call("reply"), request_hash="a"))
+    assert journal.teacher_totals() == TeacherTotals(2, 6, 0, 30, 15, 1.0)
+
+
+def test_teacher_totals_are_none_in_cost_without_a_price(journal):
+    assert journal.teacher_totals() == TeacherTotals(0, 0, 0, 0, 0, None)
+    journal.record(replace(call("reply"), cost=None))
+    assert journal.teacher_totals().cost is None

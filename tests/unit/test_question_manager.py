@@ -163,7 +163,7 @@ def test_a_question_that_got_no_usable_reply_is_recorded_and_the_others_go_on(jo
     manager = manager_of(journal)
     new = write(manager, WritingTeacher(1, broken=frozenset({"f1"})))
     assert texts(journal, new.admitted) == sorted([successor("f0"), successor("f2")])
-    assert journal.enhancements(1)[question_id_of("f1")]["status"] == "failed"
+    assert dict(journal.enhancements(1))[question_id_of("f1")]["status"] == "failed"
 
 
 def test_a_pool_file_that_shares_a_question_with_the_held_out_file_is_refused(tmp_path):
@@ -183,7 +183,7 @@ def test_teacher2_is_asked_about_a_question_while_others_are_still_being_graded(
     async def run() -> None:
         writing = asyncio.create_task(manager_of(journal).write_questions(1, graded, teacher))
         graded.done(0)
-        while not journal.enhancements(1):
+        while not list(journal.enhancements(1)):
             await asyncio.sleep(0.001)
         first = journal.question(journal.pool_ids(1)[0])
         assert teacher.asked == [first.text if first else ""]

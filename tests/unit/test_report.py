@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import importlib.util
 import logging
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -150,3 +151,16 @@ def test_printable_keeps_text_and_shows_what_a_terminal_would_obey() -> None:
 
 def test_a_markdown_cell_is_one_plain_line() -> None:
     assert markdown_cell("a|b\n# c <b> & http://x") == r"a\|b \# c &lt;b&gt; &amp; http\://x"
+
+
+def test_the_summary_of_finished_rounds_comes_from_what_their_stages_came_to(tmp_path: Path) -> None:
+    """Attempts and calls are not read again: after a thousand rounds a summary takes no longer than its rounds."""
+    before = summary_of(tmp_path)
+    with sqlite3.connect(tmp_path / "prosetting.db") as db:
+        for table in ("grades", "trajectories", "judge_checks"):
+            db.execute(f"DELETE FROM {table}")
+    db.close()
+    with Journal(tmp_path / "prosetting.db", read_only=True) as journal:
+        assert run_summary(journal, 2, "completed", 3725.0) == before
+    assert before["attempts_processed"] == 8
+    assert [r["pool"] for r in before["rounds"]] == [{"seed": 2}, {"failed_replay": 2}]

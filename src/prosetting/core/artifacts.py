@@ -76,13 +76,31 @@ def _sync(path: Path) -> None:
 
 
 def write_json(path: Path, content: dict[str, Any], **meta: Any) -> None:
-    """Write one artefact: `schema_version`, the content, and `meta` with the time of writing."""
+    """Write one artefact: `schema_version`, the content, and `meta` with the time of writing.
+
+    A value of `content` that is an iterator becomes an array, written item by item: it is never in memory whole.
+    """
     meta = {"written_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **meta}
-    with replace_atomically(path) as temporary:
-        temporary.write_text(
-            json.dumps({"schema_version": SCHEMA_VERSION, **content, "meta": meta}, ensure_ascii=False, indent=1),
-            encoding="utf-8",
-        )
+    with replace_atomically(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        opening = "{"
+        for name, value in {"schema_version": SCHEMA_VERSION, **content, "meta": meta}.items():
+            stream.write(f"{opening}\n {json.dumps(name)}: ")
+            stream.writelines(_array(value) if isinstance(value, Iterator) else [_indented(value, " ")])
+            opening = ","
+        stream.write("\n}")
+
+
+def _array(items: Iterator[Any]) -> Iterator[str]:
+    opening = "["
+    for item in items:
+        yield f"{opening}\n  {_indented(item, '  ')}"
+        opening = ","
+    yield "[]" if opening == "[" else "\n ]"
+
+
+def _indented(value: Any, indent: str) -> str:
+    """As JSON inside something that is indented by `indent`; a line break of a text is never one of JSON."""
+    return json.dumps(value, ensure_ascii=False, indent=1).replace("\n", f"\n{indent}")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -17,16 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from prosetting.core.crash_points import connection_class
-from prosetting.core.journal_rows import (
-    JOURNAL_VERSION,
-    SCHEMA,
-    JudgeCheckKind,
-    JudgeCheckRow,
-    Split,
-    StageRecord,
-    TeacherCall,
-    TeacherTotals,
-)
+from prosetting.core.journal_books import TeacherBooks
+from prosetting.core.journal_rows import JOURNAL_VERSION, SCHEMA, AdmittedQuestion, Split, StageRecord
 from prosetting.core.storage import journal_damaged, pause_for
 from prosetting.errors import WorkspaceError
 from prosetting.records import Grade, PoolEntry, PoolReason, Question, QuestionId, Trajectory, Verdict
@@ -44,7 +36,7 @@ _EACH_ROUND = (
 )
 
 
-class Journal:
+class Journal(TeacherBooks):
     """Open with `Journal(path)`; readers beside the run use `read_only=True`."""
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
@@ -65,7 +57,7 @@ class Journal:
 
     def _create(self) -> None:
         with self.transaction():
-            for statement in SCHEMA.split(";"):
+            for statement in SCHEMA.split(";\n\n"):
                 self._db.execute(statement)
             self.set_fact("journal_version", JOURNAL_VERSION)
 
@@ -123,15 +115,12 @@ class Journal:
 
     def pool(self, round_: int) -> Iterator[PoolEntry]:
         """A round's pool in question-id order, read in pages: writes in between are safe."""
-        after: QuestionId | None = QuestionId("")
-        while after is not None:
-            rows = self._db.execute(
-                f"SELECT {_QUESTION}, reason FROM pools p JOIN questions q USING (question_id)"
-                " WHERE p.round = ? AND p.question_id > ? ORDER BY p.question_id LIMIT ?",
-                (round_, after, PAGE),
-            ).fetchall()
-            yield from (PoolEntry(Question(*row[:6]), row[6]) for row in rows)
-            after = rows[-1][0] if len(rows) == PAGE else None
+        rows = self._by_id(
+            f"SELECT {_QUESTION}, reason FROM pools p JOIN questions q USING (question_id)"
+            " WHERE p.round = ? AND p.question_id > ? ORDER BY p.question_id LIMIT ?",
+            round_,
+        )
+        return (PoolEntry(Question(*row[:6]), row[6]) for row in rows)
 
     def pool_counts(self, round_: int) -> dict[str, int]:
         """How many questions a round's pool holds for which reason; empty for a round that has no pool yet."""
@@ -265,15 +254,6 @@ class Journal:
             yield from rows
             after = rows[-1][1:3] if len(rows) == PAGE else None
 
-    def response(self, round_: int, question_id: QuestionId, attempt: int) -> str:
-        """The text of one attempt of the train split. Raises KeyError when there is none."""
-        row = self._db.execute(
-            "SELECT response FROM trajectories WHERE split = 'train' AND round = ? AND question_id = ? AND attempt = ?",
-            (round_, question_id, attempt),
-        ).fetchone()
-        if row is None:
-            raise KeyError((round_, question_id, attempt))
-        return str(row[0])
 
     def add_grades(self, split: Split, grades: Iterable[Grade]) -> None:
         """A verdict that is decided stays when `unknown` comes later.
@@ -339,45 +319,6 @@ class Journal:
         )
         return {(row[0], row[1]): row[2] for row in rows}
 
-    # Teacher calls: a reply that is here is never bought again (the teacher client's CallLedger)
-
-    def recall(self, request_hash: str) -> str | None:
-        row = self._db.execute("SELECT reply FROM teacher_calls WHERE request_hash = ?", (request_hash,)).fetchone()
-        return row[0] if row else None
-
-    def record(self, call: TeacherCall) -> None:
-        """Keep what a request has cost so far and, once it brought one, its reply. Costs of several tries add up."""
-        self._db.execute(
-            "INSERT INTO teacher_calls VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT (request_hash) DO UPDATE SET reply = coalesce(excluded.reply, reply),"
-            " failure = excluded.failure, attempts = attempts + excluded.attempts,"
-            " prompt_tokens = prompt_tokens + excluded.prompt_tokens,"
-            " completion_tokens = completion_tokens + excluded.completion_tokens,"
-            " latency_s = latency_s + excluded.latency_s,"
-            " cost = CASE WHEN cost IS NULL THEN excluded.cost ELSE cost + coalesce(excluded.cost, 0) END",
-            (
-                call.request_hash,
-                call.task,
-                call.endpoint,
-                call.model,
-                call.reply,
-                call.failure,
-                call.attempts,
-                call.prompt_tokens,
-                call.completion_tokens,
-                call.latency_s,
-                call.cost,
-            ),
-        )
-
-    def teacher_totals(self) -> TeacherTotals:
-        """What the teachers have cost so far."""
-        row = self._db.execute(
-            "SELECT count(*), coalesce(sum(attempts), 0), coalesce(sum(reply IS NULL), 0),"
-            " coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0), sum(cost) FROM teacher_calls"
-        ).fetchone()
-        return TeacherTotals(*row)
-
     # Teacher2's outcome for each failed question of a round
 
     def add_enhancement(
@@ -390,26 +331,55 @@ class Journal:
         )
 
     def enhancement(self, round_: int, question_id: QuestionId) -> dict[str, Any] | None:
+        """What became of one parent, None while Teacher2 has not been asked."""
         row = self._db.execute(
             "SELECT outcome FROM enhancements WHERE round = ? AND question_id = ?", (round_, question_id)
         ).fetchone()
         return json.loads(row[0]) if row else None
 
-    def enhancements(self, round_: int) -> dict[QuestionId, dict[str, Any]]:
-        rows = self._db.execute(
-            "SELECT question_id, outcome FROM enhancements WHERE round = ? ORDER BY question_id", (round_,)
+    def enhancements(self, round_: int) -> Iterator[tuple[QuestionId, dict[str, Any]]]:
+        """Each parent that Teacher2 was asked about and what became of it, in question-id order, read in pages."""
+        rows = self._by_id(
+            "SELECT question_id, outcome FROM enhancements WHERE round = ? AND question_id > ?"
+            " ORDER BY question_id LIMIT ?",
+            round_,
         )
-        return {QuestionId(row[0]): json.loads(row[1]) for row in rows}
+        return ((QuestionId(row[0]), json.loads(row[1])) for row in rows)
 
-    def admitted(self, round_: int) -> list[Question]:
-        """The questions that Teacher2 wrote in a round and the gate let in, in question-id order."""
-        rows = self._db.execute(
-            f"SELECT {_QUESTION}"
-            " FROM enhancements e JOIN questions q ON q.question_id = e.admitted_id"
-            " WHERE e.round = ? ORDER BY q.question_id",
-            (round_,),
+    def admitted(self, round_: int) -> Iterator[Question]:
+        """The questions that Teacher2 wrote in a round and the gate let in, in question-id order, read in pages."""
+        rows = self._by_id(
+            f"SELECT {_QUESTION} FROM enhancements e JOIN questions q ON q.question_id = e.admitted_id"
+            " WHERE e.round = ? AND e.admitted_id > ? ORDER BY e.admitted_id LIMIT ?",
+            round_,
         )
-        return [Question(*row) for row in rows]
+        return (Question(*row) for row in rows)
+
+    def admitted_with_parents(self, round_: int) -> Iterator[AdmittedQuestion]:
+        """Each of `admitted`, with what it was made from and how it went where the next round has played it."""
+        rows = self._by_id(
+            "SELECT q.question_id, text, reference, solution, kind, e.question_id, outcome,"
+            " (SELECT text FROM questions p WHERE p.question_id = e.question_id),"
+            " (SELECT response FROM trajectories t WHERE t.split = 'train' AND t.round = e.round"
+            " AND t.question_id = e.question_id AND t.attempt = json_extract(outcome, '$.attempt')),"
+            " (SELECT avg(verdict = 'correct') FROM grades g WHERE g.split = 'train' AND g.round = e.round + 1"
+            " AND g.question_id = e.admitted_id AND verdict != 'unknown')"
+            " FROM enhancements e JOIN questions q ON q.question_id = e.admitted_id"
+            " WHERE e.round = ? AND e.admitted_id > ? ORDER BY e.admitted_id LIMIT ?",
+            round_,
+        )
+        return (AdmittedQuestion(Question(*row[:6]), row[7], row[8], json.loads(row[6]), row[9]) for row in rows)
+
+    def _by_id(self, statement: str, round_: int) -> Iterator[Any]:
+        """A round's rows in pages; the statement takes round, the id to go on after, and how many, first column an id.
+
+        A page is whole before it is given away, so no cursor stands open while a caller writes.
+        """
+        after: str | None = ""
+        while after is not None:
+            rows = self._db.execute(statement, (round_, after, PAGE)).fetchall()
+            yield from rows
+            after = rows[-1][0] if len(rows) == PAGE else None
 
     def origin(self, question_id: QuestionId) -> tuple[int, QuestionId, dict[str, Any]] | None:
         """Where a question of Teacher2 comes from: the round, the parent and the outcome; None for a seed question."""
@@ -417,32 +387,6 @@ class Journal:
             "SELECT round, question_id, outcome FROM enhancements WHERE admitted_id = ?", (question_id,)
         ).fetchone()
         return (row[0], QuestionId(row[1]), json.loads(row[2])) if row else None
-
-    # Checks of the judge: what Teacher1 said where the right verdict is known
-
-    def add_judge_check(
-        self,
-        split: Split,
-        round_: int,
-        kind: JudgeCheckKind,
-        name: str,
-        expected: Verdict,
-        verdict: Verdict,
-        evidence: str,
-    ) -> None:
-        """`name` tells checks of one kind apart; `evidence` is what a person needs to see why it failed."""
-        self._db.execute(
-            "INSERT OR REPLACE INTO judge_checks VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (split, round_, kind, name, expected, verdict, evidence),
-        )
-
-    def judge_checks(self, split: Split, round_: int) -> list[JudgeCheckRow]:
-        """A round's checks, by kind and name."""
-        rows = self._db.execute(
-            "SELECT kind, name, expected, verdict FROM judge_checks WHERE split = ? AND round = ? ORDER BY kind, name",
-            (split, round_),
-        )
-        return [JudgeCheckRow(row[0], row[1], Verdict(row[2]), Verdict(row[3])) for row in rows]
 
     # Stages and failures
 

@@ -5,55 +5,90 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from prosetting.records import Verdict
+from prosetting.records import Question, Verdict
 
 Split = Literal["train", "heldout"]
 JudgeCheckKind = Literal["canary", "regraded"]
 
-JOURNAL_VERSION = 3
+JOURNAL_VERSION = 4
 
+# Statements stand apart by an empty line.
 SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+
 CREATE TABLE questions (
     question_id TEXT PRIMARY KEY, text TEXT NOT NULL, reference TEXT, solution TEXT,
     kind TEXT NOT NULL, parent_id TEXT
 ) STRICT;
+
 CREATE TABLE pools (
     round INTEGER NOT NULL, question_id TEXT NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (round, question_id)
 ) STRICT, WITHOUT ROWID;
+
 CREATE TABLE trajectories (
     split TEXT NOT NULL, round INTEGER NOT NULL, question_id TEXT NOT NULL, attempt INTEGER NOT NULL,
     response TEXT NOT NULL, finish_reason TEXT NOT NULL, completion_tokens INTEGER NOT NULL,
     PRIMARY KEY (split, round, question_id, attempt)
 ) STRICT, WITHOUT ROWID;
+
 CREATE TABLE grades (
     split TEXT NOT NULL, round INTEGER NOT NULL, question_id TEXT NOT NULL, attempt INTEGER NOT NULL,
     verdict TEXT NOT NULL, decided_by TEXT NOT NULL, diagnosis TEXT NOT NULL,
     PRIMARY KEY (split, round, question_id, attempt),
     FOREIGN KEY (split, round, question_id, attempt) REFERENCES trajectories
 ) STRICT, WITHOUT ROWID;
+
 CREATE TABLE teacher_calls (
     request_hash TEXT PRIMARY KEY, task TEXT NOT NULL, endpoint TEXT NOT NULL, model TEXT NOT NULL,
     reply TEXT, failure TEXT NOT NULL, attempts INTEGER NOT NULL,
     prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,
     latency_s REAL NOT NULL, cost REAL
 ) STRICT;
+
+CREATE TABLE teacher_totals (
+    calls INTEGER NOT NULL, attempts INTEGER NOT NULL, failed INTEGER NOT NULL,
+    prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, cost REAL
+) STRICT;
+
+INSERT INTO teacher_totals VALUES (0, 0, 0, 0, 0, NULL);
+
+CREATE TRIGGER teacher_call_is_new AFTER INSERT ON teacher_calls BEGIN
+    UPDATE teacher_totals SET calls = calls + 1, attempts = attempts + NEW.attempts,
+        failed = failed + (NEW.reply IS NULL), prompt_tokens = prompt_tokens + NEW.prompt_tokens,
+        completion_tokens = completion_tokens + NEW.completion_tokens,
+        cost = CASE WHEN NEW.cost IS NULL THEN cost ELSE coalesce(cost, 0) + NEW.cost END;
+END;
+
+CREATE TRIGGER teacher_call_goes_on AFTER UPDATE ON teacher_calls BEGIN
+    UPDATE teacher_totals SET attempts = attempts + NEW.attempts - OLD.attempts,
+        failed = failed + (NEW.reply IS NULL) - (OLD.reply IS NULL),
+        prompt_tokens = prompt_tokens + NEW.prompt_tokens - OLD.prompt_tokens,
+        completion_tokens = completion_tokens + NEW.completion_tokens - OLD.completion_tokens,
+        cost = CASE WHEN NEW.cost IS NULL THEN cost ELSE coalesce(cost, 0) + NEW.cost - coalesce(OLD.cost, 0) END;
+END;
+
 CREATE TABLE judge_checks (
     split TEXT NOT NULL, round INTEGER NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL,
     expected TEXT NOT NULL, verdict TEXT NOT NULL, evidence TEXT NOT NULL, PRIMARY KEY (split, round, kind, name)
 ) STRICT, WITHOUT ROWID;
+
 CREATE TABLE enhancements (
     round INTEGER NOT NULL, question_id TEXT NOT NULL, outcome TEXT NOT NULL, admitted_id TEXT,
     PRIMARY KEY (round, question_id)
 ) STRICT, WITHOUT ROWID;
+
 CREATE INDEX enhancements_by_admitted ON enhancements (admitted_id) WHERE admitted_id IS NOT NULL;
+
+CREATE INDEX admitted_by_round ON enhancements (round, admitted_id) WHERE admitted_id IS NOT NULL;
+
 CREATE TABLE stages (
     round INTEGER NOT NULL, stage TEXT NOT NULL, inputs TEXT NOT NULL, output TEXT NOT NULL,
     seconds REAL NOT NULL, finished_at REAL NOT NULL, PRIMARY KEY (round, stage)
 ) STRICT;
+
 CREATE TABLE failures (
     at REAL NOT NULL, round INTEGER NOT NULL, stage TEXT NOT NULL, message TEXT NOT NULL
-) STRICT;
+) STRICT
 """
 
 
@@ -65,6 +100,20 @@ class StageRecord:
     output: dict[str, Any]
     seconds: float
     finished_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class AdmittedQuestion:
+    """A question of Teacher2 that was let in, and what it was made from: the parent, the attempt shown, the outcome.
+
+    `pass_rate` is the share of correct among the decided attempts of the next round, None without one.
+    """
+
+    question: Question
+    parent_text: str
+    attempt_text: str
+    outcome: dict[str, Any]
+    pass_rate: float | None
 
 
 @dataclass(frozen=True, slots=True)

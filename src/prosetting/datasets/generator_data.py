@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
 from typing import Any
 
-from prosetting.records import Question, QuestionId
+from prosetting.core.journal_rows import AdmittedQuestion
 
 BEST_PASS_RATE = 0.5
 PASS_RATE_SPREAD = 0.2
@@ -20,39 +19,26 @@ def utility(pass_rate: float) -> float:
     return math.exp(-((pass_rate - BEST_PASS_RATE) ** 2) / (2 * PASS_RATE_SPREAD**2))
 
 
-def generator_rows(
-    admitted: Iterable[Question],
-    outcomes: Mapping[QuestionId, Mapping[str, Any]],
-    parents: Mapping[QuestionId, Question],
-    attempts: Mapping[tuple[QuestionId, int], str],
-    measured: Mapping[QuestionId, float],
-) -> list[dict[str, Any]]:
-    """One row for each admitted new question of a round, in question-id order.
+def generator_row(made: AdmittedQuestion, *, measured: bool) -> dict[str, Any]:
+    """What the Generator learns from one admitted question.
 
-    `outcomes` and `parents` are keyed by parent, `attempts` by parent and attempt number. `measured` holds the pass
-    rates of the next round; a question without one has `pass_rate` and `utility` None.
+    `pass_rate` and `utility` are None until the next round has `measured` its pool, and for a question that it did
+    not play.
     """
-    rows = []
-    for question in sorted(admitted, key=lambda question: question.question_id):
-        if question.parent_id is None:
-            continue
-        outcome = outcomes[question.parent_id]
-        pass_rate = measured.get(question.question_id)
-        rows.append(
-            {
-                "question_id": question.question_id,
-                "parent_id": question.parent_id,
-                "parent_question": parents[question.parent_id].text,
-                "parent_pass_rate": outcome["pass_rate"],
-                "attempt": attempts[question.parent_id, outcome["attempt"]],
-                "attempt_verdict": outcome["verdict"],
-                "analysis": outcome["analysis"],
-                "kind": question.kind,
-                "new_question": question.text,
-                "reference": question.reference,
-                "solution": question.solution,
-                "pass_rate": pass_rate,
-                "utility": None if pass_rate is None else utility(pass_rate),
-            }
-        )
-    return rows
+    question, outcome = made.question, made.outcome
+    pass_rate = made.pass_rate if measured else None
+    return {
+        "question_id": question.question_id,
+        "parent_id": question.parent_id,
+        "parent_question": made.parent_text,
+        "parent_pass_rate": outcome["pass_rate"],
+        "attempt": made.attempt_text,
+        "attempt_verdict": outcome["verdict"],
+        "analysis": outcome["analysis"],
+        "kind": question.kind,
+        "new_question": question.text,
+        "reference": question.reference,
+        "solution": question.solution,
+        "pass_rate": pass_rate,
+        "utility": None if pass_rate is None else utility(pass_rate),
+    }

@@ -221,7 +221,7 @@ def _build(source: _Source, partial: Workspace, final: Workspace, plan: _Plan, s
                 state.write_progress(r)
         if plan.round:
             # The round after has measured its questions and told so there.
-            RoundFiles(partial, journal).generator_training(plan.round, measured={})
+            RoundFiles(partial, journal).generator_training(plan.round)
         state.write_state("stopped")
 
 

@@ -48,12 +48,6 @@ def outcomes(journal: Journal, round_: int) -> Iterator[QuestionOutcome]:
         yield QuestionOutcome(entry.question, attempts)
 
 
-def pass_rates(journal: Journal, round_: int) -> dict[QuestionId, float]:
-    """The share of correct among the decided attempts, of each question of a round that has any."""
-    counts = journal.verdicts_by_question(round_)
-    return {question_id: correct / (correct + wrong) for question_id, correct, wrong in counts if correct + wrong}
-
-
 def load_pool_and_heldout(settings: Settings) -> tuple[list[Question], list[Question]]:
     """QUESTIONS_FILE and VALIDATION_DATA_FILE. Raises DataError when they share a question."""
     pool = load_questions(settings.questions_file)

@@ -20,7 +20,6 @@ from prosetting.core.state_manager import CONCLUSION
 from prosetting.core.workspace import Workspace
 from prosetting.datasets.data_saver import PAIR_FILES
 from prosetting.errors import WorkspaceError
-from prosetting.managers.question_manager import pass_rates
 from prosetting.managers.round_controller import RoundController
 from prosetting.managers.round_files import RoundFiles
 from prosetting.records import Stage
@@ -129,10 +128,6 @@ def _writers(
         assert record is not None
         write_json(workspace.training_result(round_), {"round": round_, **record.output})
 
-    def generator_training() -> None:
-        measured = Stage.NEXT_ROUND_PREP in journal.stages_done(round_ + 1)
-        files.generator_training(round_, pass_rates(journal, round_ + 1) if measured else {})
-
     folder, data = workspace.dataset_dir(round_), workspace.round_data
     by_stage: dict[str, dict[Path, Callable[[], Any]]] = {
         Stage.DATA_COLLECTION: {
@@ -148,7 +143,7 @@ def _writers(
         Stage.TRL_TRAINING: {workspace.training_result(round_): training_result},
         Stage.NEXT_ROUND_PREP: {
             data(round_, "enhanced_questions"): lambda: files.enhanced_questions(round_),
-            data(round_, "generator_training"): generator_training,
+            data(round_, "generator_training"): lambda: files.generator_training(round_),
         },
         CONCLUSION: {data(round_, "results"): conclude},
     }

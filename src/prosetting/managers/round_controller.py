@@ -31,7 +31,7 @@ from prosetting.errors import SolverError, TeacherUnavailable, TrainingError
 from prosetting.managers.binding import bound_to
 from prosetting.managers.gates import AfterFailure, Gate
 from prosetting.managers.heldout import score_heldout
-from prosetting.managers.question_manager import NewQuestions, QuestionManager, outcomes, pass_rates
+from prosetting.managers.question_manager import NewQuestions, QuestionManager, outcomes
 from prosetting.managers.room import check_room_for
 from prosetting.managers.round_files import RoundFiles
 from prosetting.managers.run_summary import round_summary
@@ -336,10 +336,10 @@ class RoundController:
     def _write_teacher2_files(self, round_: int, journal: Journal) -> None:
         files = RoundFiles(self._workspace, journal)
         files.enhanced_questions(round_)
-        files.generator_training(round_, measured={})
+        files.generator_training(round_)
         if round_ > 1:
             # This round has measured the questions that the round before wrote.
-            files.generator_training(round_ - 1, pass_rates(journal, round_))
+            files.generator_training(round_ - 1)
 
     # Scores on held-out questions
 

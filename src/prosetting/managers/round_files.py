@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
 from prosetting.core.artifacts import write_json
 from prosetting.core.journal import Journal
 from prosetting.core.workspace import Workspace
-from prosetting.datasets.generator_data import generator_rows
+from prosetting.datasets.generator_data import generator_row
 from prosetting.managers.question_manager import QuestionOutcome
-from prosetting.records import QuestionId, Verdict
+from prosetting.records import Stage, Verdict
 
 
 class RoundFiles:
@@ -21,19 +21,20 @@ class RoundFiles:
         self._workspace = workspace
         self._journal = journal
 
-    def _write(self, round_: int, what: str, rows: Sequence[dict[str, Any]], **content: Any) -> None:
+    def _write(self, round_: int, what: str, rows: Iterator[dict[str, Any]], **content: Any) -> None:
         write_json(self._workspace.round_data(round_, what), {"round": round_, **content, "rows": rows})
 
     def questions(self, round_: int) -> None:
+        """The round's pool."""
         pool = self._journal.pool(round_)
-        self._write(round_, "questions", [{**asdict(entry.question), "reason": entry.reason} for entry in pool])
+        self._write(round_, "questions", ({**asdict(entry.question), "reason": entry.reason} for entry in pool))
 
     def trajectories(self, round_: int) -> None:
-        self._write(round_, "trajectories", [asdict(t) for t in self._journal.trajectories("train", round_)])
+        self._write(round_, "trajectories", (asdict(t) for t in self._journal.trajectories("train", round_)))
 
     def rewards(self, round_: int) -> None:
         """One row an attempt, with its verdict; `reward` is null where the verdict is unknown."""
-        rows = [
+        rows = (
             {
                 "question_id": trajectory.question_id,
                 "attempt": trajectory.attempt,
@@ -44,47 +45,40 @@ class RoundFiles:
                 "diagnosis": grade.diagnosis,
             }
             for trajectory, grade in self._journal.graded_attempts("train", round_)
-        ]
+        )
         self._write(round_, "rewards", rows)
 
     def solver_training(self, round_: int, outcomes: Iterable[QuestionOutcome]) -> None:
         """What the Solver can learn from: one row a question that has both correct and incorrect attempts."""
-        rows = []
-        for outcome in outcomes:
-            by_verdict: dict[Verdict, list[int]] = {verdict: [] for verdict in Verdict}
-            for trajectory, grade in outcome.attempts:
-                by_verdict[grade.verdict].append(trajectory.attempt)
-            if by_verdict[Verdict.CORRECT] and by_verdict[Verdict.INCORRECT]:
-                rows.append(
-                    {
-                        "question_id": outcome.question.question_id,
-                        "question": outcome.question.text,
-                        "pass_rate": outcome.pass_rate,
-                        "correct_attempts": by_verdict[Verdict.CORRECT],
-                        "incorrect_attempts": by_verdict[Verdict.INCORRECT],
-                    }
-                )
-        self._write(round_, "solver_training", rows)
+        self._write(round_, "solver_training", (row for outcome in outcomes if (row := _solver_row(outcome))))
 
     def enhanced_questions(self, round_: int) -> None:
         """Teacher2's questions that enter the next pool, and what became of each question it was asked about."""
-        outcomes = [
-            {"question_id": question_id, **outcome}
-            for question_id, outcome in self._journal.enhancements(round_).items()
-        ]
-        rows = [asdict(question) for question in self._journal.admitted(round_)]
+        found = self._journal.enhancements(round_)
+        outcomes = ({"question_id": question_id, **outcome} for question_id, outcome in found)
+        rows = (asdict(question) for question in self._journal.admitted(round_))
         self._write(round_, "enhanced_questions", rows, outcomes=outcomes)
 
-    def generator_training(self, round_: int, measured: Mapping[QuestionId, float]) -> None:
-        """Examples for the Generator. Written again with the pass rates that the next round `measured`."""
-        outcomes = self._journal.enhancements(round_)
-        attempts = {
-            (parent_id, outcome["attempt"]): self._journal.response(round_, parent_id, outcome["attempt"])
-            for parent_id, outcome in outcomes.items()
-        }
-        parents = {entry.question.question_id: entry.question for entry in self._journal.pool(round_)}
-        rows = generator_rows(self._journal.admitted(round_), outcomes, parents, attempts, measured)
-        self._write(round_, "generator_training", rows)
+    def generator_training(self, round_: int) -> None:
+        """Examples for the Generator. To be written again once the next round is graded, for its pass rates."""
+        measured = self._journal.stage(round_ + 1, Stage.DATA_GRADING) is not None
+        made = self._journal.admitted_with_parents(round_)
+        self._write(round_, "generator_training", (generator_row(one, measured=measured) for one in made))
 
     def results(self, round_: int, summary: dict[str, Any], seconds: dict[str, float]) -> None:
         write_json(self._workspace.round_data(round_, "results"), {"round": round_, **summary}, seconds=seconds)
+
+
+def _solver_row(outcome: QuestionOutcome) -> dict[str, Any] | None:
+    by_verdict: dict[Verdict, list[int]] = {verdict: [] for verdict in Verdict}
+    for trajectory, grade in outcome.attempts:
+        by_verdict[grade.verdict].append(trajectory.attempt)
+    if not (by_verdict[Verdict.CORRECT] and by_verdict[Verdict.INCORRECT]):
+        return None
+    return {
+        "question_id": outcome.question.question_id,
+        "question": outcome.question.text,
+        "pass_rate": outcome.pass_rate,
+        "correct_attempts": by_verdict[Verdict.CORRECT],
+        "incorrect_attempts": by_verdict[Verdict.INCORRECT],
+    }

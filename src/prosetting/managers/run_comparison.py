@@ -24,7 +24,7 @@ def content_of(workspace: Path) -> dict[str, Any]:
             found[str(name)] = _file_content(path, workspace)
     with closing(sqlite3.connect(f"file:{workspace / 'prosetting.db'}?mode=ro", uri=True)) as db:
         tables = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        for table in set(tables) - {"failures"}:
+        for table in set(tables) - {"failures", "teacher_totals"}:
             found[f"journal:{table}"] = _rows(db, table, workspace)
     return found
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, get_args
 
 from prosetting.core.journal import Journal
 from prosetting.core.state_manager import EVALUATION
 from prosetting.managers.binding import fork_lines
-from prosetting.processors.reward_calculator import judge_health
-from prosetting.records import HeldoutScore, RoundSummary, Stage, Verdict
+from prosetting.records import HeldoutScore, JudgeHealth, PoolReason, RoundSummary, Stage, Verdict
 
 LAST_STAGE = Stage.NEXT_ROUND_PREP.value
 
@@ -25,22 +23,23 @@ def heldout_score(journal: Journal, round_: int) -> HeldoutScore | None:
 
 
 def round_summary(journal: Journal, round_: int) -> RoundSummary:
-    """A finished round's summary. The round's five stages must be done."""
+    """A finished round's summary, from what its stages came to. The round's five stages must be done."""
     outputs = {stage: record for stage in Stage if (record := journal.stage(round_, stage))}
+    graded = outputs[Stage.DATA_GRADING].output
     training = outputs[Stage.TRL_TRAINING].output
     preparation = outputs[Stage.NEXT_ROUND_PREP].output
-    pool, counts = journal.pool_counts(round_), journal.verdict_counts("train", round_)
     evaluation = journal.stage(round_, EVALUATION)
+    pool = _pool(journal, round_)
     return RoundSummary(
         round=round_,
         trained=training["trained"],
         reason=training["reason"],
         pairs=outputs[Stage.DPO_CONVERSION].output["pairs"],
         questions=sum(pool.values()),
-        average_reward=_average_reward(counts),
-        decided_by=_decided_by(counts),
-        unknown=sum(n for (verdict, _), n in counts.items() if verdict == Verdict.UNKNOWN),
-        judge=judge_health(journal, round_),
+        average_reward=graded["average_reward"],
+        decided_by={who: graded[f"by_{who}"] for who in ("rules", "teacher1", "reward_function")},
+        unknown=graded[Verdict.UNKNOWN],
+        judge=JudgeHealth(**graded["judge"]),
         new_questions=preparation.get("new_questions", {}),
         diversity=preparation.get("diversity", {}),
         pool=pool,
@@ -50,26 +49,19 @@ def round_summary(journal: Journal, round_: int) -> RoundSummary:
     )
 
 
-VerdictCounts = Mapping[tuple[str, str], int]
-_DECIDED = (Verdict.CORRECT, Verdict.INCORRECT)
-
-
-def _average_reward(counts: VerdictCounts) -> float | None:
-    decided = sum(n for (verdict, _), n in counts.items() if verdict in _DECIDED)
-    return sum(n for (verdict, _), n in counts.items() if verdict == Verdict.CORRECT) / decided if decided else None
-
-
-def _decided_by(counts: VerdictCounts) -> dict[str, int]:
-    return {
-        who: sum(n for (verdict, by), n in counts.items() if by == who and verdict in _DECIDED)
-        for who in ("rules", "teacher1", "reward_function")
-    }
+def _pool(journal: Journal, round_: int) -> dict[str, int]:
+    """A round's questions by reason, as the stage before it told; the first round's are counted."""
+    before = journal.stage(round_ - 1, Stage.NEXT_ROUND_PREP)
+    if before is None:
+        return journal.pool_counts(round_)
+    return {reason: before.output[reason] for reason in get_args(PoolReason) if reason in before.output}
 
 
 def run_summary(journal: Journal, total_rounds: int, final_status: str, duration_seconds: float) -> dict[str, Any]:
     """The content of `auto_training_summary.json`. `final_status`: completed, stopped or failed."""
     done = [r for r in range(1, total_rounds + 1) if LAST_STAGE in journal.stages_done(r)]
     rounds = [asdict(round_summary(journal, r)) for r in done]
+    verdicts = [record.output for r in done if (record := journal.stage(r, Stage.DATA_GRADING))]
     base = heldout_score(journal, 0)
     failures = journal.failures()
     return {
@@ -79,7 +71,7 @@ def run_summary(journal: Journal, total_rounds: int, final_status: str, duration
         "rounds_done": len(rounds),
         "rounds_with_failures": sorted({failure["round"] for failure in failures}),
         "questions_processed": sum(r["questions"] for r in rounds),
-        "attempts_processed": sum(sum(journal.verdict_counts("train", r).values()) for r in done),
+        "attempts_processed": sum(output[verdict] for output in verdicts for verdict in Verdict),
         "seed": journal.fact("fixed_settings")["seed"],
         "forked_from": fork_lines(journal),
         "base": {"round": 0, "heldout": asdict(base) if base else None},

@@ -1,0 +1,78 @@
+"""The teachers' part of the journal: every call with its reply and cost, and how the judge did where that is known."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from prosetting.core.journal_rows import JudgeCheckKind, JudgeCheckRow, Split, TeacherCall, TeacherTotals
+from prosetting.records import Verdict
+
+
+class TeacherBooks:
+    """What `Journal` is besides; not made by itself."""
+
+    _db: sqlite3.Connection
+
+    # Teacher calls: a reply that is here is never bought again (the teacher client's CallLedger)
+
+    def recall(self, request_hash: str) -> str | None:
+        row = self._db.execute("SELECT reply FROM teacher_calls WHERE request_hash = ?", (request_hash,)).fetchone()
+        return row[0] if row else None
+
+    def record(self, call: TeacherCall) -> None:
+        """Keep what a request has cost so far and, once it brought one, its reply. Costs of several tries add up."""
+        self._db.execute(
+            "INSERT INTO teacher_calls VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (request_hash) DO UPDATE SET reply = coalesce(excluded.reply, reply),"
+            " failure = excluded.failure, attempts = attempts + excluded.attempts,"
+            " prompt_tokens = prompt_tokens + excluded.prompt_tokens,"
+            " completion_tokens = completion_tokens + excluded.completion_tokens,"
+            " latency_s = latency_s + excluded.latency_s,"
+            " cost = CASE WHEN cost IS NULL THEN excluded.cost ELSE cost + coalesce(excluded.cost, 0) END",
+            (
+                call.request_hash,
+                call.task,
+                call.endpoint,
+                call.model,
+                call.reply,
+                call.failure,
+                call.attempts,
+                call.prompt_tokens,
+                call.completion_tokens,
+                call.latency_s,
+                call.cost,
+            ),
+        )
+
+    def teacher_totals(self) -> TeacherTotals:
+        """What the teachers have cost so far: kept as calls are recorded, so it takes no longer after many."""
+        row = self._db.execute(
+            "SELECT calls, attempts, failed, prompt_tokens, completion_tokens, cost FROM teacher_totals"
+        ).fetchone()
+        return TeacherTotals(*row)
+
+    # Checks of the judge: what Teacher1 said where the right verdict is known
+
+    def add_judge_check(
+        self,
+        split: Split,
+        round_: int,
+        kind: JudgeCheckKind,
+        name: str,
+        expected: Verdict,
+        verdict: Verdict,
+        evidence: str,
+    ) -> None:
+        """`name` tells checks of one kind apart; `evidence` is what a person needs to see why it failed."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO judge_checks VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (split, round_, kind, name, expected, verdict, evidence),
+        )
+
+    def judge_checks(self, split: Split, round_: int) -> list[JudgeCheckRow]:
+        """A round's checks, by kind and name."""
+        rows = self._db.execute(
+            "SELECT kind, name, expected, verdict FROM judge_checks WHERE split = ? AND round = ? ORDER BY kind, name",
+            (split, round_),
+        )
+        return [JudgeCheckRow(row[0], row[1], Verdict(row[2]), Verdict(row[3])) for row in rows]
