@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from prosetting.core.journal import Journal
 from prosetting.core.text import NEAR_DUPLICATE, likeness
 from prosetting.processors.question_gate import QuestionGate, Rejected
-from prosetting.records import Question, QuestionKind, question_id_of
+from prosetting.records import PoolEntry, Question, QuestionKind, question_id_of
 from prosetting.teachers.annotated import (
     annotated_extension,
     annotated_hint,
@@ -239,7 +240,9 @@ def annotated_rows() -> list[tuple[str, str]]:
 def test_most_real_annotated_questions_give_one_that_passes_the_gate(kind: QuestionKind) -> None:
     rows = annotated_rows()
     parents = [Question(question_id_of(text), text) for text, _ in rows]
-    gate = QuestionGate(known=parents, held_out=[])
+    journal = Journal(Path(":memory:"))
+    journal.set_pool(1, [PoolEntry(parent, "seed") for parent in parents])
+    gate = QuestionGate(journal, 1, held_out=[])
     admitted = 0
     for parent, (text, solution) in zip(parents, rows, strict=True):
         made = annotated_question(kind, text, solution, random.Random(parent.question_id))

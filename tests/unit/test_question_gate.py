@@ -6,10 +6,12 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from prosetting.core.journal import Journal
 from prosetting.processors.question_gate import (
     MAX_QUESTION_CHARS,
     REPEATS,
@@ -19,7 +21,7 @@ from prosetting.processors.question_gate import (
     Rejection,
     same_answer,
 )
-from prosetting.records import Question, QuestionId, question_id_of
+from prosetting.records import PoolEntry, Question, QuestionId, question_id_of
 from prosetting.teachers.base import NewQuestion
 
 NEW = NewQuestion("What is 7 + 5?", "12", "<<7+5=12>>12", "variant")
@@ -30,7 +32,9 @@ def question(text: str) -> Question:
 
 
 def gate(*, known: tuple[str, ...] = (), held_out: tuple[str, ...] = ()) -> QuestionGate:
-    return QuestionGate(known=map(question, known), held_out=map(question, held_out))
+    journal = Journal(Path(":memory:"))
+    journal.set_pool(1, [PoolEntry(question(text), "seed") for text in known])
+    return QuestionGate(journal, 1, held_out=map(question, held_out))
 
 
 def ask(
@@ -203,13 +207,17 @@ def test_repeats_are_the_three_kinds_of_duplicate() -> None:
 
 def test_decisions_do_not_depend_on_the_hash_seed() -> None:
     code = (
+        "from pathlib import Path\n"
+        "from prosetting.core.journal import Journal\n"
         "from prosetting.processors.question_gate import *\n"
-        "from prosetting.records import Question, question_id_of\n"
+        "from prosetting.records import PoolEntry, Question, question_id_of\n"
         "from prosetting.teachers.base import NewQuestion\n"
         "a = 'one two three four five six seven eight nine ten eleven'\n"
         "texts = [a, a + ' twelve', a + ' dozen', 'zero ' + a]\n"
         "held = [Question(question_id_of(t), t) for t in ['red green blue pink grey black white gold silver lime']]\n"
-        "gate = QuestionGate(known=[Question(question_id_of(t), t) for t in texts], held_out=held)\n"
+        "journal = Journal(Path(':memory:'))\n"
+        "journal.set_pool(1, [PoolEntry(Question(question_id_of(t), t), 'seed') for t in texts])\n"
+        "gate = QuestionGate(journal, 1, held_out=held)\n"
         "for t in [a + ' twelve dozen', 'a ' + held[0].text, 'a story of cats and dogs']:\n"
         "    print(gate.admit(NewQuestion(t, '1', None, 'variant'), parent_id=None, teacher_answer='1'))\n"
     )

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 
-from prosetting.core.text import NEAR_DUPLICATE, jaccard, likeness, ngrams, words
+from prosetting.core.text import jaccard, likeness, ngrams, words
 from prosetting.processors.question_similarity import (
     Diversity,
-    NearDuplicates,
     SharedRuns,
     diversity,
     template_of,
 )
-from prosetting.records import QuestionId
 
 
 @pytest.mark.parametrize(
@@ -45,34 +41,6 @@ def test_jaccard_and_likeness() -> None:
 def test_a_template_masks_numerals_only() -> None:
     assert template_of("Max has 5 cards, 1,200 pens.") == template_of("max has 12 cards 7.5 pens")
     assert template_of("Max has 5 cards") != template_of("Eva has 5 cards")
-
-
-def test_near_duplicates_are_those_of_the_exact_similarity() -> None:
-    """Whatever the hashes estimate, the answer equals that of comparing with every text."""
-    rng = random.Random(0)
-    base = [[str(rng.randrange(10**6)) for _ in range(40)] for _ in range(40)]
-    known = {QuestionId(f"q{i}"): " ".join(text) for i, text in enumerate(base)}
-    index = NearDuplicates(known.items())
-    found = 0
-    for i, text in enumerate(base * 5):
-        changed = list(text)
-        for place in rng.sample(range(40), i % 6):
-            changed[place] = "x"
-        new = " ".join(changed)
-        best = max((likeness(new, old), name) for name, old in known.items())
-        expected = (best[1], best[0]) if best[0] >= NEAR_DUPLICATE else None
-        assert index.nearest(new) == expected
-        found += expected is not None
-    assert 40 < found < 200, "both sides of the threshold were met"
-
-
-def test_an_added_question_is_found_and_adding_it_again_changes_nothing() -> None:
-    index = NearDuplicates([])
-    text = "one two three four five six"
-    assert index.nearest(text) is None
-    index.add(QuestionId("a"), text)
-    index.add(QuestionId("a"), "something else entirely different")
-    assert index.nearest(text) == ("a", 1.0)
 
 
 def test_a_shared_run_of_eight_words_is_found() -> None:

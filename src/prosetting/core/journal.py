@@ -12,13 +12,14 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
 from prosetting.core.crash_points import connection_class
 from prosetting.core.journal_books import TeacherBooks
 from prosetting.core.journal_rows import JOURNAL_VERSION, SCHEMA, AdmittedQuestion, Split, StageRecord
+from prosetting.core.question_index import QuestionIndex
 from prosetting.core.storage import journal_damaged, pause_for
 from prosetting.errors import WorkspaceError
 from prosetting.records import Grade, PoolEntry, PoolReason, Question, QuestionId, Trajectory, Verdict
@@ -29,6 +30,8 @@ _QUESTION = "q.question_id, text, reference, solution, kind, parent_id"
 _ATTEMPT = "t.round, question_id, attempt, response, finish_reason, completion_tokens"
 _GRADED = "trajectories t JOIN grades g USING (split, round, question_id, attempt)"
 _MAYBE_GRADED = "trajectories t LEFT JOIN grades g USING (split, round, question_id, attempt)"
+INDEXED_AT_ONCE = 2_000
+_INDEXED = "pools_indexed"
 # The rounds so far, one by one: what is keyed by (round, question) is then found by its key.
 _EACH_ROUND = (
     "WITH RECURSIVE each_round (n) AS"
@@ -52,6 +55,7 @@ class Journal(TeacherBooks):
             self._db.execute("PRAGMA foreign_keys=ON")
             if not read_only and not self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
                 self._create()
+            self.question_index = QuestionIndex(self._db)
         except sqlite3.DatabaseError as error:
             raise pause_for(error, path.parent) or journal_damaged(path, error) from error
 
@@ -159,14 +163,28 @@ class Journal(TeacherBooks):
             attempted = group is not None and group[0] == entry.question.question_id
             yield entry, list(group[1]) if group and attempted else []
 
-    def known_questions(self, round_: int) -> list[Question]:
-        """Every question of the pools up to this round, in question-id order."""
-        rows = self._db.execute(
-            f"SELECT {_QUESTION} FROM questions q"
-            " WHERE question_id IN (SELECT question_id FROM pools WHERE round <= ?) ORDER BY question_id",
-            (round_,),
-        )
-        return [Question(*row) for row in rows]
+    def index_pools(self, round_: int) -> None:
+        """Bring `question_index` to the pools up to this round; costs what was not indexed before.
+
+        A question that was admitted to a pool and found no room in it is not known.
+        """
+        for r in range((self.fact(_INDEXED) or 0) + 1, round_ + 1):
+            self._db.execute(
+                "DELETE FROM question_index WHERE round = ?1"
+                " AND question_id NOT IN (SELECT question_id FROM pools WHERE round = ?1)",
+                (r,),
+            )
+            new = (
+                entry.question for entry in self.pool(r) if not self.question_index.holds(entry.question.question_id)
+            )
+            while piece := list(islice(new, INDEXED_AT_ONCE)):
+                with self.transaction():
+                    self.question_index.add(r, piece)
+            self.set_fact(_INDEXED, r)
+
+    def in_pools(self, question_id: QuestionId, last_round: int) -> bool:
+        """Whether a pool up to this round holds the question."""
+        return any(round_ <= last_round for round_ in self.rounds_of(question_id))
 
     def question(self, question_id: QuestionId) -> Question | None:
         row = self._db.execute(

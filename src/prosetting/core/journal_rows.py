@@ -25,6 +25,16 @@ CREATE TABLE pools (
     round INTEGER NOT NULL, question_id TEXT NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (round, question_id)
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE question_index (
+    question_id TEXT PRIMARY KEY, round INTEGER NOT NULL, template INTEGER
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX question_index_by_template ON question_index (round, template);
+
+CREATE TABLE question_grams (
+    gram INTEGER NOT NULL, question_id TEXT NOT NULL, size INTEGER NOT NULL, PRIMARY KEY (gram, question_id)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE trajectories (
     split TEXT NOT NULL, round INTEGER NOT NULL, question_id TEXT NOT NULL, attempt INTEGER NOT NULL,
     response TEXT NOT NULL, finish_reason TEXT NOT NULL, completion_tokens INTEGER NOT NULL,

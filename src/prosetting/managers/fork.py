@@ -152,8 +152,7 @@ def _settings_of_fork(before: dict[str, Any], loaded: LoadedSettings) -> Setting
 
 def _refuse_played(journal: Journal, round_: int, heldout: list[Question]) -> None:
     """A question that was played cannot be held out any more."""
-    known = {question.question_id for question in journal.known_questions(round_ + 1)}
-    if shared := [question for question in heldout if question.question_id in known]:
+    if shared := [question for question in heldout if journal.in_pools(question.question_id, round_ + 1)]:
         raise DataError(
             f"{len(shared)} of the held-out questions are in the pools of these rounds,"
             f" such as {shared[0].text[:80]!r}: scores on them would not be held out",

@@ -20,7 +20,7 @@ from prosetting.errors import DataError, TeacherReplyError
 from prosetting.processors.question_enhancer import Enhancement, enhance_question, plan_enhancement
 from prosetting.processors.question_gate import REPEATS, QuestionGate
 from prosetting.processors.question_similarity import Diversity, diversity
-from prosetting.records import Grade, PoolReason, Question, QuestionId, Trajectory, Verdict
+from prosetting.records import Grade, PoolReason, Question, QuestionId, Trajectory, Verdict, question_id_of
 from prosetting.teachers.base import NewQuestion, Teacher
 
 WAVE = 128
@@ -96,7 +96,7 @@ class QuestionManager:
         most = self._settings.new_questions_per_round or len(parents)
         progress = Progress(f"round {round_} · new questions", min(most, len(parents)))
         await self._ask_early(round_, in_pool_order, frozenset(parents[:most]), graded, teacher2, progress)
-        gate = QuestionGate(known=self._journal.known_questions(round_), held_out=self._held_out)
+        gate = QuestionGate(self._journal, round_, held_out=self._held_out)
         admitted: list[QuestionId] = []
         counts: Counter[str] = Counter()
         plans = (plan for parent in parents if (plan := self._plan(round_, parent)))
@@ -171,7 +171,10 @@ class QuestionManager:
     def _admit(
         self, round_: int, wave: Sequence[Enhancement], gate: QuestionGate, counts: Counter[str]
     ) -> list[QuestionId]:
-        """Put a wave's questions to the gate, in question-id order, and store what became of each."""
+        """Put a wave's questions to the gate, in question-id order, and store what became of each.
+
+        What is stored already stays: a question that was admitted is known, and would be a duplicate of itself.
+        """
         admitted: list[QuestionId] = []
         with self._journal.transaction():
             for parent_id in sorted(plan.parent.question_id for plan in wave):
@@ -180,17 +183,17 @@ class QuestionManager:
                 counts[found["status"]] += 1
                 if found["status"] != "written":
                     continue
-                decision = gate.admit(
-                    NewQuestion(**found["new"]), parent_id=parent_id, teacher_answer=found["teacher_answer"]
-                )
-                if isinstance(decision, Question):
-                    found |= {"gate": "admitted", "gate_detail": ""}
-                    admitted.append(decision.question_id)
-                    self._journal.add_questions([decision])
-                    self._journal.add_enhancement(round_, parent_id, found, decision.question_id)
-                else:
-                    found |= {"gate": decision.reason.value, "gate_detail": decision.detail}
-                    self._journal.add_enhancement(round_, parent_id, found)
+                new = NewQuestion(**found["new"])
+                if "gate" not in found:
+                    decision = gate.admit(new, parent_id=parent_id, teacher_answer=found["teacher_answer"])
+                    if isinstance(decision, Question):
+                        found |= {"gate": "admitted", "gate_detail": ""}
+                        self._journal.add_enhancement(round_, parent_id, found, decision.question_id)
+                    else:
+                        found |= {"gate": decision.reason.value, "gate_detail": decision.detail}
+                        self._journal.add_enhancement(round_, parent_id, found)
+                if found["gate"] == "admitted":
+                    admitted.append(question_id_of(new.text))
                 counts[found["gate"]] += 1
         return admitted
 

@@ -1,17 +1,17 @@
-"""Whether a question that Teacher2 wrote may enter a pool. Pure."""
+"""Whether a question that Teacher2 wrote may enter a pool."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from prosetting.core.journal import Journal
 from prosetting.core.text import words
 from prosetting.processors.answer_forms import parse_number, spelling_key
-from prosetting.processors.question_similarity import NearDuplicates, SharedRuns, template_of
+from prosetting.processors.question_similarity import SharedRuns, template_of
 from prosetting.records import Question, QuestionId, question_id_of
 from prosetting.teachers.base import NewQuestion
 from prosetting.teachers.calculations import WrongCalculation, decimal, given_numbers, read_chain
@@ -59,15 +59,17 @@ class Rejected:
 class QuestionGate:
     """The checks on the new questions of one round, to be asked in question-id order of the parents.
 
-    `known` are the questions of every pool so far, `held_out` those that only score. An admitted question
-    becomes known, so the same calls in the same order give the same decisions.
+    Known are the questions of every pool up to `round_`, `held_out` are those that only score. An admitted question
+    is stored and becomes known in the transaction that the caller has open, so that one whose admission is stored
+    with it is not to be asked again, and the same calls in the same order give the same decisions.
     """
 
-    def __init__(self, *, known: Iterable[Question], held_out: Iterable[Question]) -> None:
+    def __init__(self, journal: Journal, round_: int, *, held_out: Iterable[Question]) -> None:
+        journal.index_pools(round_)
+        self._journal = journal
+        self._index = journal.question_index
+        self._next_round = round_ + 1
         self._held_out = _HeldOut(list(held_out))
-        self._texts: dict[QuestionId, str] = {question.question_id: question.text for question in known}
-        self._near = NearDuplicates(self._texts.items())
-        self._templates: Counter[str] = Counter()
 
     def admit(
         self, new: NewQuestion, *, parent_id: QuestionId | None, teacher_answer: str | None
@@ -83,21 +85,20 @@ class QuestionGate:
         if rejected:
             return rejected
         question = Question(question_id_of(text), text, new.reference.strip(), new.solution, new.kind, parent_id)
-        self._texts[question.question_id] = text
-        self._near.add(question.question_id, text)
-        self._templates[template_of(text)] += 1
+        self._journal.add_questions([question])
+        self._index.add(self._next_round, [question], template_of(text))
         return question
 
     def _repetition(self, text: str, parent_id: QuestionId | None) -> Rejected | None:
         question_id = question_id_of(text)
-        if question_id in self._texts:
+        if self._index.holds(question_id):
             return Rejected(Rejection.DUPLICATE, question_id)
         template = template_of(text)
-        parent = self._texts.get(parent_id) if parent_id else None
-        seen = self._templates[template] + (parent is not None and template_of(parent) == template)
-        if seen >= TEMPLATE_QUOTA:
+        parent = self._journal.question(parent_id) if parent_id else None
+        seen = self._index.admitted_like(self._next_round, template)
+        if seen + (parent is not None and template_of(parent.text) == template) >= TEMPLATE_QUOTA:
             return Rejected(Rejection.TEMPLATE_QUOTA, template)
-        if near := self._near.nearest(text):
+        if near := self._index.nearest(text):
             return Rejected(Rejection.NEAR_DUPLICATE, f"{near[0]} ({near[1]:.2f})")
         return None
 

@@ -1,62 +1,20 @@
-"""How much questions read alike: word n-grams, number-masked templates, MinHash, diversity figures. Pure.
-
-Near-duplicates are found as by Broder 1997 ("On the resemblance and containment of documents"): MinHash over word
-trigrams and locality-sensitive hashing propose candidates, the exact Jaccard similarity decides.
-"""
+"""How much questions read alike: word n-grams, number-masked templates, diversity figures. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from datasketch import MinHash, MinHashLSH
+from prosetting.core.question_index import TRIGRAM
+from prosetting.core.text import ngrams, words
 
-from prosetting.core.text import NEAR_DUPLICATE, jaccard, ngrams, words
-from prosetting.records import QuestionId
-
-TRIGRAM = 3
 OVERLAP_WORDS = 8
 """A run of this many words that an evaluation question has too counts as contamination."""
-
-# 42 bands of 3 rows: a pair of Jaccard similarity 0.7 is missed with probability (1 - 0.7³)^42 = 2e-8.
-_BANDS, _ROWS = 42, 3
-_PERMUTATIONS = _BANDS * _ROWS
-_SEED = 1
 
 
 def template_of(text: str) -> str:
     """The question with each numeral masked: equal for questions that differ in numbers only."""
     return " ".join("#" if word[0].isdigit() else word for word in words(text))
-
-
-class NearDuplicates:
-    """The questions so far, asked for one that reads almost like a new text."""
-
-    def __init__(self, known: Iterable[tuple[QuestionId, str]]) -> None:
-        self._lsh = MinHashLSH(num_perm=_PERMUTATIONS, params=(_BANDS, _ROWS))
-        self._texts: dict[QuestionId, str] = {}
-        for question_id, text in known:
-            self.add(question_id, text)
-
-    def add(self, question_id: QuestionId, text: str) -> None:
-        """A question that is there already stays as it is."""
-        if question_id not in self._texts:
-            self._texts[question_id] = text
-            self._lsh.insert(question_id, _signature(ngrams(words(text), TRIGRAM)), check_duplication=False)
-
-    def nearest(self, text: str) -> tuple[QuestionId, float] | None:
-        """The most similar known question and its similarity (0.7 … 1), None where none is that close."""
-        grams = ngrams(words(text), TRIGRAM)
-        candidates = sorted(self._lsh.query(_signature(grams)))
-        found = [(jaccard(grams, ngrams(words(self._texts[name]), TRIGRAM)), name) for name in candidates]
-        similarity, name = max(found, default=(0.0, QuestionId("")))
-        return (name, similarity) if similarity >= NEAR_DUPLICATE else None
-
-
-def _signature(grams: Iterable[str]) -> MinHash:
-    signature = MinHash(num_perm=_PERMUTATIONS, seed=_SEED)
-    signature.update_batch(sorted(gram.encode("utf-8", "surrogatepass") for gram in grams))
-    return signature
 
 
 class SharedRuns:
