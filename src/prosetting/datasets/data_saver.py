@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from prosetting.core.artifacts import replace_atomically, write_json
@@ -96,26 +97,29 @@ def save_pairs(folder: Path, round_: int, questions: Iterable[QuestionPairs]) ->
 
 def _tables(questions: Sequence[QuestionPairs]) -> tuple[pa.Table, pa.Table]:
     """The pairs of these questions as rows, and the questions as rows; both point into the same texts."""
-    texts = pa.array([text for question in questions for text in question.completions], pa.string())
-    attempts = pa.array([number for question in questions for number in question.attempts], pa.int32())
-    starts = list(accumulate((len(question.completions) for question in questions), initial=0))
-    pair_starts = list(accumulate((len(question.chosen) for question in questions), initial=0))
+    texts = _flat([question.completions for question in questions], pa.string())
+    attempts = _flat([question.attempts for question in questions], pa.int32())
+    starts = _offsets([len(question.completions) for question in questions])
+    pair_starts = _offsets([len(question.chosen) for question in questions])
     by_question = {
         "question_id": pa.array([question.question_id for question in questions], pa.string()),
         "round": pa.array([question.round for question in questions], pa.int32()),
         "prompt": pa.array([question.prompt for question in questions], pa.string()),
-        "completions": _lists(starts, texts),
-        "attempts": _lists(starts, attempts),
+        "completions": pa.ListArray.from_arrays(starts, texts),
+        "attempts": pa.ListArray.from_arrays(starts, attempts),
+        "chosen": pa.ListArray.from_arrays(pair_starts, _flat([question.chosen for question in questions], pa.int32())),
+        "rejected": pa.ListArray.from_arrays(
+            pair_starts, _flat([question.rejected for question in questions], pa.int32())
+        ),
     }
-    question_of = pa.array([n for n, question in enumerate(questions) for _ in question.chosen], pa.int32())
+    question_of = pc.list_parent_indices(by_question["chosen"])
     columns = {name: _indexed(by_question[name], question_of) for name in ("prompt", "question_id")}
     columns["round"] = by_question["round"].take(question_of)
+    first_text = starts.take(question_of)
     for side in ("chosen", "rejected"):
-        places: list[tuple[int, ...]] = [getattr(question, side) for question in questions]
-        by_question[side] = _lists(pair_starts, pa.array(chain.from_iterable(places), pa.int32()))
-        absolute = pa.array([start + place for start, row in zip(starts, places, strict=False) for place in row])
-        columns[side] = _indexed(texts, absolute)
-        columns[f"{side}_attempt"] = attempts.take(absolute)
+        place = pc.add(first_text, by_question[side].values)
+        columns[side] = _indexed(texts, place)
+        columns[f"{side}_attempt"] = attempts.take(place)
     return (
         pa.table([columns[name] for name in PAIR_SCHEMA.names], schema=_ENCODED_PAIR_SCHEMA),
         pa.table([by_question[name] for name in QUESTION_SCHEMA.names], schema=QUESTION_SCHEMA),
@@ -128,8 +132,12 @@ def _indexed(values: pa.Array, places: pa.Array) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(used.indices, values.take(used.dictionary))
 
 
-def _lists(starts: list[int], values: pa.Array) -> pa.ListArray:
-    return pa.ListArray.from_arrays(pa.array(starts, pa.int32()), values)
+def _flat(rows: Sequence[Sequence[object]], type_: pa.DataType) -> pa.Array:
+    return pa.array(list(chain.from_iterable(rows)), type_)
+
+
+def _offsets(lengths: list[int]) -> pa.Array:
+    return pa.array(list(accumulate(lengths, initial=0)), pa.int32())
 
 
 def _pair_writer(path: Path) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
-from itertools import chain, product
+from itertools import product
 
 from prosetting.core.artifacts import draw_seed
 from prosetting.records import REFERENCE_ATTEMPT, Grade, QuestionId, QuestionPairs, Trajectory, Verdict
@@ -47,27 +47,27 @@ def pairs_of_question(
     verdicts = [verdict for _, verdict in labelled]
     if shuffle_labels:
         random.Random(draw_seed(run_seed, "shuffle", round_, question_id)).shuffle(verdicts)
-    sides: dict[Verdict, list[tuple[int, str]]] = {Verdict.CORRECT: [], Verdict.INCORRECT: []}
-    for (trajectory, _), verdict in zip(labelled, verdicts, strict=True):
-        sides[verdict].append((trajectory.attempt, trajectory.response))
-    correct, incorrect = sides.values()
+    texts = {trajectory.attempt: trajectory.response for trajectory, _ in labelled}
+    correct = [attempt for attempt, verdict in zip(texts, verdicts, strict=True) if verdict is Verdict.CORRECT]
+    incorrect = [attempt for attempt, verdict in zip(texts, verdicts, strict=True) if verdict is Verdict.INCORRECT]
     if not correct and is_worked_out(reference_solution):
-        correct = [(REFERENCE_ATTEMPT, _ANNOTATION.sub("", str(reference_solution)).strip())]
+        texts[REFERENCE_ATTEMPT] = _ANNOTATION.sub("", str(reference_solution)).strip()
+        correct = [REFERENCE_ATTEMPT]
     pairs = list(product(correct, incorrect))
     if most is not None and len(pairs) > most:
-        names = (draw_seed(run_seed, "pair", round_, question_id, good[0], bad[0]) for good, bad in pairs)
-        pairs = sorted(pair for _, pair in sorted(zip(names, pairs, strict=True))[:most])
+        pairs = sorted(sorted(pairs, key=lambda pair: draw_seed(run_seed, "pair", round_, question_id, *pair))[:most])
     if not pairs:
         return None
-    place = {side: index for index, side in enumerate(dict.fromkeys(chain.from_iterable(zip(*pairs, strict=True))))}
+    chosen, rejected = zip(*pairs, strict=True)
+    place = {attempt: index for index, attempt in enumerate(dict.fromkeys(chosen + rejected))}
     return QuestionPairs(
         prompt,
         question_id,
         round_,
-        completions=tuple(text for _, text in place),
-        attempts=tuple(attempt for attempt, _ in place),
-        chosen=tuple(place[good] for good, _ in pairs),
-        rejected=tuple(place[bad] for _, bad in pairs),
+        completions=tuple(texts[attempt] for attempt in place),
+        attempts=tuple(place),
+        chosen=tuple(place[attempt] for attempt in chosen),
+        rejected=tuple(place[attempt] for attempt in rejected),
     )
 
 
@@ -78,11 +78,11 @@ def is_worked_out(solution: str | None) -> bool:
 
 def _distinct(attempts: Sequence[tuple[Trajectory, Grade]]) -> list[tuple[Trajectory, Verdict]]:
     """The first attempt of each distinct text with its verdict, without unknown or contradicted ones."""
-    first: dict[str, Trajectory] = {}
-    verdicts: dict[str, set[Verdict]] = {}
+    found: dict[str, tuple[Trajectory, Verdict | None]] = {}
     for trajectory, grade in attempts:
         if grade.verdict is Verdict.UNKNOWN:
             continue
-        first.setdefault(trajectory.response, trajectory)
-        verdicts.setdefault(trajectory.response, set()).add(grade.verdict)
-    return [(first[text], found.pop()) for text, found in verdicts.items() if len(found) == 1]
+        first, verdict = found.setdefault(trajectory.response, (trajectory, grade.verdict))
+        if verdict is not grade.verdict:
+            found[trajectory.response] = (first, None)
+    return [(trajectory, verdict) for trajectory, verdict in found.values() if verdict is not None]
