@@ -14,7 +14,7 @@ help:
 	@echo "make demo-control  the same with shuffled labels, in runs/demo-control"
 	@echo "make test          style, types, import layers and tests; make test-slow adds the long ones"
 	@echo "make install       make .venv only"
-	@echo "make bench         the scripts behind the figures of the README"
+	@echo "make bench         the scripts behind the figures of the README, and benchmarks/RESULTS.md from them"
 
 install: $(INSTALLED)
 
@@ -52,7 +52,7 @@ test-slow: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not gpu"
 
 bench: $(INSTALLED)
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/run_all.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .coverage*
