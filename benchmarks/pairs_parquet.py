@@ -175,6 +175,7 @@ def main() -> None:
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
         "spread": [round(min(ours["pairs_a_s"])), round(max(ours["pairs_a_s"]))],
         "times_as_fast_as": ratios,
+        "peak_mb_of_smaller": {name: round(max(figures["peak_mb"])) for name, figures in compared.items()},
         "size_mb": round(ours["size_mb"][0]),
     }
     print(json.dumps(result))
