@@ -17,8 +17,10 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from prosetting.collectors.solver import Sample, SampleRequest, SamplingParams
@@ -33,7 +35,7 @@ from prosetting.managers.binding import bind
 from prosetting.managers.question_manager import load_pool_and_heldout
 from prosetting.managers.run import start_run
 from prosetting.managers.toy_loop import ScriptedTrainer, write_toy_inputs
-from prosetting.records import Grade, PoolEntry, Question, Stage, Trajectory, Verdict, question_id_of
+from prosetting.records import Grade, JudgeHealth, PoolEntry, Question, Stage, Trajectory, Verdict, question_id_of
 
 ATTEMPTS = 1_000_000
 SMALL = 10_000
@@ -52,6 +54,7 @@ ROUND_FILES = (
     "generator_training",
     "results",
 )
+NO_CHECKS = JudgeHealth(0, 0, 0, 0, 0, 0)
 RESPONSE = "First I add the apples that she buys, then I take away those that she gives to her neighbour. " * 4
 
 
@@ -64,7 +67,7 @@ class Reached(RunStopped):
 
 
 class _Solver:
-    def sample(self, batch: Sequence[SampleRequest], params: SamplingParams) -> list[Sample]:
+    def sample(self, requests: Iterable[SampleRequest], params: SamplingParams) -> Iterator[Sample]:
         raise Reached
 
     def close(self) -> None:
@@ -131,9 +134,12 @@ def play(journal: Journal, pool: Sequence[Question], round_: int, *, graded: boo
 
 
 def conclude(journal: Journal, round_: int, pool: Sequence[Question]) -> None:
-    output = {"trained": False, "reason": "", "rounds_used": [], "checkpoint": "", "pairs": 0}
+    training = {"trained": False, "reason": "", "rounds_used": [], "checkpoint": "", "pairs": 0}
+    half = len(pool) * PER_QUESTION // 2
+    grading: dict[str, Any] = {"correct": half, "incorrect": half, "unknown": 0, "average_reward": 0.5}
+    grading |= {"by_rules": 2 * half, "by_teacher1": 0, "by_reward_function": 0, "judge": asdict(NO_CHECKS)}
     for stage in (*Stage, CONCLUSION):
-        journal.finish_stage(round_, stage, {}, output, 1.0)
+        journal.finish_stage(round_, stage, {}, training | grading | {"failed_replay": len(pool)}, 1.0)
     journal.set_pool(round_ + 1, [PoolEntry(question, "failed_replay") for question in pool])
 
 

@@ -111,3 +111,11 @@ def test_the_generators_rows_name_parent_and_attempt_and_are_measured_by_the_nex
         assert (row["parent_id"], row["parent_question"]) == (parent.question_id, parent.text)
         assert (row["attempt"], row["analysis"]) == (f"{parent.text}, try 1\n", f"slip new {number}")
         assert row["pass_rate"] == (0.5, 1.0, 0.0)[number % 3]
+
+
+def test_the_file_of_a_pool_is_not_written_again_by_a_resumed_run(played):
+    played.files.questions(1)
+    before = played.workspace.round_data(1, "questions").stat()
+    played.files.questions(1)
+    after = played.workspace.round_data(1, "questions").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)

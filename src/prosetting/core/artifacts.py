@@ -23,6 +23,7 @@ from prosetting.errors import DataError
 SCHEMA_VERSION = 1
 
 
+_FLAT_ROW = json.JSONEncoder(ensure_ascii=False, separators=(",\n   ", ": "))
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 
 
@@ -93,9 +94,16 @@ def write_json(path: Path, content: dict[str, Any], **meta: Any) -> None:
 def _array(items: Iterator[Any]) -> Iterator[str]:
     opening = "["
     for item in items:
-        yield f"{opening}\n  {_indented(item, '  ')}"
+        yield f"{opening}\n  {_row(item)}"
         opening = ","
     yield "[]" if opening == "[" else "\n ]"
+
+
+def _row(item: Any) -> str:
+    if not isinstance(item, dict) or not item or any(isinstance(value, dict | list | tuple) for value in item.values()):
+        return _indented(item, "  ")
+    # The C encoder does not indent; a flat row needs no more than its separator, at a tenth of the time.
+    return f"{{\n   {_FLAT_ROW.encode(item)[1:-1]}\n  }}"
 
 
 def _indented(value: Any, indent: str) -> str:
