@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from tiny_model import build_tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from prosetting.collectors.local_solver import LocalSolver, check_model_folder
 from prosetting.collectors.solver import Sample, SampleRequest, SamplingParams
-from prosetting.collectors.worker_sampler import Row, Sampler, SeededDraw, Warp, end_token_ids
+from prosetting.collectors.worker_sampler import end_token_ids
 from prosetting.errors import ConfigError, SolverError
 from prosetting.records import QuestionId
 
@@ -54,6 +55,40 @@ def test_a_seed_fixes_an_attempt_whatever_its_neighbours_are(solver: LocalSolver
     neighbours = [("More? " * (n + 1), 100 + n) for n in range(9)]
     crowd = draw(solver, [*neighbours[:4], (PROMPT, 7), *neighbours[4:]])
     assert crowd[4] == alone
+
+
+def test_requests_are_read_as_there_is_room(folder: Path, tmp_path: Path) -> None:
+    taken = 0
+
+    def requests() -> Iterator[SampleRequest]:
+        nonlocal taken
+        for taken in range(1, 201):
+            yield SampleRequest(QuestionId("q"), taken, PROMPT, taken)
+
+    with LocalSolver(str(folder), gpu_ids=(), log_file=tmp_path / "log", batch_size=8) as solver:
+        ahead = [taken - yielded for yielded, _ in enumerate(solver.sample(requests(), PARAMS))]
+    assert len(ahead) == 200
+    assert max(ahead) <= 16
+
+
+def test_a_call_that_is_left_early_leaves_nothing_to_the_next(solver: LocalSolver) -> None:
+    left = solver.sample([SampleRequest(QuestionId("left"), n, PROMPT, n) for n in range(200)], PARAMS)
+    next(left)
+    left.close()
+    assert len(draw(solver, [(PROMPT, seed) for seed in range(100)])) == 100
+
+
+def test_closing_from_another_thread_ends_a_call_with_a_solver_error(folder: Path, tmp_path: Path) -> None:
+    solver = LocalSolver(str(folder), gpu_ids=(), log_file=tmp_path / "log", batch_size=2)
+    endless = (SampleRequest(QuestionId("q"), n, PROMPT, n) for n in itertools.count())
+    samples = solver.sample(endless, PARAMS)
+    next(samples)
+    closing = threading.Thread(target=solver.close)
+    closing.start()
+    with pytest.raises(SolverError):
+        for _ in samples:
+            pass
+    closing.join()
 
 
 def test_different_seeds_draw_different_attempts(solver: LocalSolver) -> None:
@@ -113,39 +148,6 @@ def test_a_folder_that_cannot_be_loaded_says_so(folder: Path, tmp_path: Path) ->
     with pytest.raises(SolverError, match="cannot be loaded") as caught:
         LocalSolver(str(broken), gpu_ids=(), log_file=tmp_path / "solver.log")
     assert "SOLVER_MODEL_PATH" in caught.value.next_step
-
-
-def test_draws_follow_the_warped_distribution() -> None:
-    logits = torch.tensor([2.0, 1.0, 0.0, -1.0])
-    rows = [Row([0], seed) for seed in range(20_000)]
-    for warp, expected in (
-        (Warp(1.0, 1.0), torch.softmax(logits, -1)),
-        (Warp(0.5, 1.0), torch.softmax(logits / 0.5, -1)),
-        (Warp(1.0, 0.8), torch.tensor([0.7311, 0.2689, 0, 0])),
-    ):
-        draw = SeededDraw(rows, warp, start=1, steps=1, device=torch.device("cpu"))
-        picked = draw(torch.zeros(len(rows), 1, dtype=torch.long), logits.repeat(len(rows), 1)).argmax(-1)
-        shares = torch.bincount(picked, minlength=4) / len(rows)
-        torch.testing.assert_close(shares, expected, atol=0.012, rtol=0)
-
-
-def test_a_batch_too_large_for_the_gpu_is_halved(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sampler = Sampler(str(folder))
-    together = sampler._generate_together
-    sizes = []
-
-    def small_gpu(rows: list[Row], warp: Warp, max_new_tokens: int) -> list[list[int]]:
-        sizes.append(len(rows))
-        if len(rows) > 2:
-            raise torch.OutOfMemoryError
-        return together(rows, warp, max_new_tokens)
-
-    rows = [{"prompt": f"{n} cards", "seed": n} for n in range(5)]
-    asked = {"params": {"max_new_tokens": 8, "temperature": 1.0, "top_p": 1.0}, "rows": rows}
-    whole = sampler.reply(asked)
-    monkeypatch.setattr(sampler, "_generate_together", small_gpu)
-    assert sampler.reply(asked) == whole
-    assert sizes == [5, 2, 3, 1, 2]
 
 
 def test_end_tokens_come_from_the_generation_settings_and_the_tokenizer() -> None:

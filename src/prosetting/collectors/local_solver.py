@@ -1,7 +1,6 @@
 """The Solver on this machine: transformers in a child process, so that its memory is free when it ends.
 
-Parent and child speak JSON lines: the child's first line says what it loaded, then one request line a batch
-in and one reply line out. A reply with `error` is the child's last word.
+Parent and child speak JSON lines, which worker_sampler.py describes.
 """
 
 from __future__ import annotations
@@ -37,21 +36,32 @@ class ModelFacts:
 class LocalSolver:
     """A checkpoint held in a child process. Starting waits until the model is loaded.
 
-    `gpu_ids` are physical ids that only the child sees; none means the CPU. Raises SolverError when the
-    checkpoint cannot be loaded. May be used as a context manager.
+    `batch_size` attempts are drawn at once. `gpu_ids` are physical ids that only the child sees; none means the CPU.
+    `trust_remote_code` runs Python code that the checkpoint brings. Raises SolverError when the checkpoint cannot be
+    loaded. May be used as a context manager.
     """
 
-    def __init__(self, model_path: str, *, gpu_ids: tuple[int, ...], log_file: Path, batch_size: int = 64) -> None:
-        self._batch_size = batch_size
+    def __init__(
+        self,
+        model_path: str,
+        *,
+        gpu_ids: tuple[int, ...],
+        log_file: Path,
+        batch_size: int = 64,
+        trust_remote_code: bool = False,
+    ) -> None:
         folder = Path(model_path).expanduser()
         self.model_path = str(folder) if folder.is_dir() else model_path
         self._log_file = log_file
         env = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpu_ids))}
         if folder.is_dir():
             env["HF_HUB_OFFLINE"] = "1"
-        self._child = children.start_child(
-            [WORKER, "--model", self.model_path], log_file=log_file, extra_env=env, pipes=True
-        )
+        command = [WORKER, "--model", self.model_path, "--slots", str(batch_size)]
+        if trust_remote_code:
+            command.append("--trust-remote-code")
+        self._ahead = 2 * batch_size
+        self._keys = itertools.count()
+        self._child = children.start_child(command, log_file=log_file, extra_env=env, pipes=True)
         try:
             self.facts = ModelFacts(**self._receive())
         except BaseException:
@@ -61,17 +71,18 @@ class LocalSolver:
     def sample(self, requests: Iterable[SampleRequest], params: SamplingParams) -> Iterator[Sample]:
         """Draw attempts, each yielded as it is finished. Raises SolverError when the child is lost."""
         stream = iter(requests)
-        while batch := list(itertools.islice(stream, self._batch_size)):
-            yield from self._draw(batch, params)
-
-    def _draw(self, batch: Sequence[SampleRequest], params: SamplingParams) -> list[Sample]:
-        rows = [{"prompt": request.prompt, "seed": request.seed} for request in batch]
-        self._send({"params": asdict(params), "rows": rows})
-        drawn = self._receive()["rows"]
-        return [
-            Sample(question_id=request.question_id, attempt=request.attempt, **row)
-            for request, row in zip(batch, drawn, strict=True)
-        ]
+        open_: dict[int, SampleRequest] = {}
+        self._send([{"params": asdict(params)}])
+        while True:
+            new = dict(zip(self._keys, itertools.islice(stream, self._ahead - len(open_)), strict=False))
+            self._send([{"key": key, "prompt": each.prompt, "seed": each.seed} for key, each in new.items()])
+            open_ |= new
+            if not open_:
+                return
+            for row in self._receive()["rows"]:
+                # A row of an earlier call that was left early is nobody's.
+                if request := open_.pop(row.pop("key"), None):
+                    yield Sample(request.question_id, request.attempt, **row)
 
     def close(self) -> None:
         """End the child and give its memory back. Safe to call twice, and from another thread."""
@@ -89,10 +100,10 @@ class LocalSolver:
     ) -> None:
         self.close()
 
-    def _send(self, message: dict[str, Any]) -> None:
+    def _send(self, messages: Sequence[dict[str, Any]]) -> None:
         assert self._child.stdin is not None
         try:
-            self._child.stdin.write(json.dumps(message) + "\n")
+            self._child.stdin.writelines(f"{json.dumps(message)}\n" for message in messages)
             self._child.stdin.flush()
         except (OSError, ValueError):
             raise self._lost() from None
@@ -121,7 +132,9 @@ class LocalSolver:
 
 def _advice(message: str, log_file: Path) -> str:
     if "out of memory" in message.lower():
-        return "free the GPU or choose another (PHYSICAL_SOLVER_GPU), or lower SOLVER_MAX_NEW_TOKENS"
+        return (
+            "free the GPU or choose another (PHYSICAL_SOLVER_GPU), or lower SOLVER_BATCH_SIZE or SOLVER_MAX_NEW_TOKENS"
+        )
     if "No module named" in message:
         return "pip install 'prosetting[train]'"
     if "cannot be loaded" in message:

@@ -1,8 +1,8 @@
 """The child process that samples: a checkpoint in transformers, JSON lines in and out.
 
-An attempt depends on (model, prompt, seed) and not on its neighbours in the batch, as far as floating-point
-arithmetic allows: each row draws one uniform number a token from a generator of its own and inverts the
-cumulative distribution (after temperature and top-p; Holtzman et al. 2020, arXiv 1904.09751).
+In: `{"params": …}` begins a call and breaks off the one before it, then one line a request. Out: what was loaded, then
+`{"rows": […]}` whenever attempts have ended. A line with `error` is the last word.
+An attempt depends on (model, prompt, seed) and not on its neighbours in the batch: see slot_decoder.py.
 On a GPU the checkpoint's own dtype is kept, on the CPU it is float32.
 """
 
@@ -11,95 +11,48 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import queue
 import sys
+import threading
 import traceback
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any, TextIO
 
-import numpy as np
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LogitsProcessor
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from prosetting.collectors.chunk_decoder import ChunkDecoder
+from prosetting.collectors.slot_decoder import SlotDecoder, fits
+from prosetting.collectors.token_draw import Row, Warp
 from prosetting.core import children
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One attempt to draw: the prompt's tokens, and the seed of its draw (None: greedy)."""
-
-    token_ids: list[int]
-    seed: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Warp:
-    """How logits become the distribution that is sampled."""
-
-    temperature: float
-    top_p: float
-
-
-class SeededDraw(LogitsProcessor):
-    """Leaves, of each sampled row's scores, only the token that its seed draws; greedy rows stay as they are.
-
-    `start`: tokens in the padded prompt, so that the step is the number of tokens generated so far.
-    """
-
-    def __init__(self, rows: list[Row], warp: Warp, *, start: int, steps: int, device: torch.device) -> None:
-        self.warp = warp
-        self.start = start
-        self.sampled = torch.tensor([row.seed is not None for row in rows], device=device)
-        draws = np.zeros((len(rows), steps))
-        for draw, row in zip(draws, rows, strict=True):
-            if row.seed is not None:
-                draw[:] = np.random.Generator(np.random.PCG64(row.seed)).random(steps)
-        self.uniform = torch.from_numpy(draws).to(device)  # (row, step)
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """`scores` (row, vocabulary) in, the same shape out."""
-        uniform = self.uniform[:, input_ids.shape[1] - self.start, None]
-        probabilities = torch.softmax(scores.double() / self.warp.temperature, dim=-1)
-        if self.warp.top_p < 1:
-            probabilities = nucleus(probabilities, self.warp.top_p)
-        cumulative = probabilities.cumsum(dim=-1)
-        drawn = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
-        drawn = drawn.clamp_(max=scores.shape[1] - 1)
-        only_drawn = torch.full_like(scores, -torch.inf).scatter_(1, drawn, 0.0)
-        return torch.where(self.sampled[:, None], only_drawn, scores)
-
-
-def nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Zero all but the smallest set of tokens whose probability reaches `top_p`. Shape (row, vocabulary)."""
-    ordered, indices = probabilities.sort(dim=-1, descending=True)
-    ordered[ordered.cumsum(dim=-1) - ordered >= top_p] = 0
-    return torch.zeros_like(probabilities).scatter_(1, indices, ordered)
-
-
 class Sampler:
-    """A loaded checkpoint and its tokenizer."""
+    """A loaded checkpoint, its tokenizer, and the decoder that draws from it in `slots` slots."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, slots: int, *, trust_remote_code: bool = False) -> None:
         on_gpu = torch.cuda.is_available()
         if os.environ.get("CUDA_VISIBLE_DEVICES") and not on_gpu:
             raise RuntimeError("a GPU is asked for, but this torch sees none (is it a CPU-only torch?)")
-        self.tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", trust_remote_code=False)
+        self.tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
         several = torch.cuda.device_count() > 1
         self.model = AutoModelForCausalLM.from_pretrained(
             path,
             dtype="auto" if on_gpu else torch.float32,
             device_map="auto" if several else None,
             use_safetensors=True,
-            trust_remote_code=False,
+            trust_remote_code=trust_remote_code,
         ).eval()
         if on_gpu and not several:
             self.model = self.model.to("cuda")
         self.end_ids = end_token_ids(self.model.generation_config.eos_token_id, self.tokenizer.eos_token_id)
-        if self.tokenizer.pad_token_id is None:
-            self.tokenizer.pad_token = self.tokenizer.convert_ids_to_tokens(self.end_ids[0])
         # What the run samples with are its own settings alone: no top-k or penalty that a checkpoint suggests.
         self.model.generation_config = GenerationConfig()
         self.max_positions = int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 0) or 0)
+        kind = SlotDecoder if fits(self.model) else ChunkDecoder
+        self.decoder: SlotDecoder | ChunkDecoder = kind(self.model, self.end_ids, slots)
+        self._prompt: tuple[str, tuple[int, ...]] = ("", ())
 
     def facts(self) -> dict[str, Any]:
         """The first line of the protocol."""
@@ -112,75 +65,29 @@ class Sampler:
             "chat_template": self.tokenizer.chat_template is not None,
         }
 
-    def reply(self, request: dict[str, Any]) -> list[dict[str, Any]]:
-        """One answer for each row of the request, in its order."""
-        params = request["params"]
-        warp = Warp(params["temperature"], params["top_p"])
-        rows = [Row(self._prompt_ids(row["prompt"]), row["seed"]) for row in request["rows"]]
-        answers: list[dict[str, Any]] = [{} for _ in rows]
-        # Rows near the model's last position get fewer new tokens. Each such length is a batch of its own:
-        # a row must not be cut because of its neighbours.
-        by_room: dict[int, list[int]] = {}
-        for index, row in enumerate(rows):
-            by_room.setdefault(self._room(row, params["max_new_tokens"]), []).append(index)
-        for room, indices in by_room.items():
-            drawn = self._generate([rows[index] for index in indices], warp, room) if room else None
-            for position, index in enumerate(indices):
-                answers[index] = self._answer(drawn[position] if drawn is not None else [])
-        return answers
+    def row(self, request: dict[str, Any], max_new_tokens: int) -> Row:
+        """An attempt to draw. One near the model's last position gets fewer new tokens, and none beyond it."""
+        token_ids = self._prompt_ids(request["prompt"])
+        room = min(max_new_tokens, self.max_positions - len(token_ids)) if self.max_positions else max_new_tokens
+        return Row(request["key"], token_ids, request["seed"], max(0, room))
 
-    def _prompt_ids(self, prompt: str) -> list[int]:
-        text = prompt.encode("utf-8", errors="replace").decode()
+    def answer(self, row: Row, token_ids: list[int]) -> dict[str, Any]:
+        text = self.tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        finish = "stop" if token_ids and token_ids[-1] in self.end_ids else "length"
+        return {"key": row.key, "response": text, "finish_reason": finish, "completion_tokens": len(token_ids)}
+
+    def _prompt_ids(self, prompt: str) -> tuple[int, ...]:
+        """Attempts at one prompt come one after the other, so the last one is kept."""
+        if prompt != self._prompt[0] or not self._prompt[1]:
+            self._prompt = prompt, self._encoded(prompt.encode("utf-8", errors="replace").decode())
+        return self._prompt[1]
+
+    def _encoded(self, text: str) -> tuple[int, ...]:
         if self.tokenizer.chat_template is None:
-            return list(self.tokenizer(text)["input_ids"])
+            return tuple(self.tokenizer(text)["input_ids"])
         turns = [{"role": "user", "content": text}]
         rendered = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-        return list(self.tokenizer(rendered, add_special_tokens=False)["input_ids"])
-
-    def _room(self, row: Row, max_new_tokens: int) -> int:
-        if not self.max_positions:
-            return max_new_tokens
-        return max(0, min(max_new_tokens, self.max_positions - len(row.token_ids)))
-
-    def _generate(self, rows: list[Row], warp: Warp, max_new_tokens: int) -> list[list[int]]:
-        """New token ids of each row, padding included. Halves the batch when the GPU's memory is too small."""
-        try:
-            return self._generate_together(rows, warp, max_new_tokens)
-        except torch.OutOfMemoryError:
-            if len(rows) == 1:
-                raise
-        # Outside the except block: the exception's frames hold the tensors that must go first.
-        torch.cuda.empty_cache()
-        half = len(rows) // 2
-        print(f"out of GPU memory with {len(rows)} attempts at once: halving", file=sys.stderr)
-        return self._generate(rows[:half], warp, max_new_tokens) + self._generate(rows[half:], warp, max_new_tokens)
-
-    def _generate_together(self, rows: list[Row], warp: Warp, max_new_tokens: int) -> list[list[int]]:
-        device = self.model.device
-        padded = self.tokenizer.pad({"input_ids": [row.token_ids for row in rows]}, return_tensors="pt").to(device)
-        start = padded["input_ids"].shape[1]
-        draw = SeededDraw(rows, warp, start=start, steps=max_new_tokens, device=device)
-        config = GenerationConfig(
-            do_sample=False,
-            max_new_tokens=max_new_tokens,
-            eos_token_id=self.end_ids,
-            pad_token_id=self.tokenizer.pad_token_id,
-            use_cache=True,
-        )
-        sequences = self.model.generate(
-            input_ids=padded["input_ids"],
-            attention_mask=padded["attention_mask"],
-            generation_config=config,
-            logits_processor=[draw],
-        )
-        return [list(ids) for ids in sequences[:, start:].tolist()]
-
-    def _answer(self, token_ids: list[int]) -> dict[str, Any]:
-        end = next((place for place, token in enumerate(token_ids) if token in self.end_ids), None)
-        kept = token_ids if end is None else token_ids[: end + 1]
-        text = self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        finish = "length" if end is None else "stop"
-        return {"response": text, "finish_reason": finish, "completion_tokens": len(kept)}
+        return tuple(self.tokenizer(rendered, add_special_tokens=False)["input_ids"])
 
 
 def end_token_ids(of_config: int | list[int] | None, of_tokenizer: int | None) -> list[int]:
@@ -190,6 +97,57 @@ def end_token_ids(of_config: int | list[int] | None, of_tokenizer: int | None) -
     if not ids:
         raise ValueError("the model names no end token (eos_token)")
     return list(dict.fromkeys(ids))
+
+
+class Requests:
+    """What comes in on stdin, read by a thread so that neither side ever waits for a full pipe of the other."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        threading.Thread(target=self._read, args=(stream,), daemon=True).start()
+
+    def _read(self, stream: TextIO) -> None:
+        for line in stream:
+            self._lines.put(line)
+        self._lines.put("")
+
+    def here(self, *, wait: bool) -> Iterator[dict[str, Any]]:
+        """What has come; with `wait` at least one, unless stdin closed. Raises EOFError once it did."""
+        while True:
+            try:
+                line = self._lines.get(block=wait)
+            except queue.Empty:
+                return
+            if not line:
+                raise EOFError
+            yield json.loads(line)
+            wait = False
+
+
+def serve(sampler: Sampler, requests: Requests, protocol: TextIO) -> None:
+    """Answer until stdin closes, which raises EOFError."""
+    decoder = sampler.decoder
+    warp, max_new_tokens = Warp(1.0, 1.0), 0
+    while True:
+        ended: list[tuple[Row, list[int]]] = []
+        for message in requests.here(wait=not decoder.busy):
+            if params := message.get("params"):
+                decoder.clear()
+                ended.clear()
+                warp, max_new_tokens = Warp(params["temperature"], params["top_p"]), params["max_new_tokens"]
+                continue
+            row = sampler.row(message, max_new_tokens)
+            if row.room:
+                decoder.add(row)
+            else:
+                ended.append((row, []))
+        ended += decoder.step(warp)
+        if ended:
+            say({"rows": [sampler.answer(row, token_ids) for row, token_ids in ended]}, protocol)
+
+
+def say(message: dict[str, Any], protocol: TextIO) -> None:
+    print(json.dumps(message), file=protocol, flush=True)
 
 
 def keep_stdout_for_protocol() -> TextIO:
@@ -205,29 +163,26 @@ def main() -> int:
     protocol = keep_stdout_for_protocol()
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", required=True)
-    path = parser.parse_args().model
+    parser.add_argument("--slots", type=int, required=True)
+    parser.add_argument("--trust-remote-code", action="store_true")
+    arguments = parser.parse_args()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-
-    def say(message: dict[str, Any]) -> None:
-        print(json.dumps(message), file=protocol, flush=True)
-
     try:
-        sampler = Sampler(path)
+        sampler = Sampler(arguments.model, arguments.slots, trust_remote_code=arguments.trust_remote_code)
     except Exception as error:
         traceback.print_exc()
-        say({"error": f"it cannot be loaded ({_in_a_line(error)})"})
+        say({"error": f"it cannot be loaded ({_in_a_line(error)})"}, protocol)
         return 2
-    say(sampler.facts())
-    for line in sys.stdin:
-        try:
-            rows = sampler.reply(json.loads(line))
-        except Exception as error:
-            traceback.print_exc()
-            say({"error": _in_a_line(error)})
-            return 1
-        say({"rows": rows})
-    return 0
+    say(sampler.facts(), protocol)
+    try:
+        serve(sampler, Requests(sys.stdin), protocol)
+    except EOFError:
+        return 0
+    except Exception as error:
+        traceback.print_exc()
+        say({"error": _in_a_line(error)}, protocol)
+    return 1
 
 
 def _in_a_line(error: Exception) -> str:

@@ -1,0 +1,287 @@
+"""Decoding that keeps its batch full: a row that ends gives its slot to the next attempt at once.
+
+A prompt is read once for all its attempts. Each slot's keys and values begin at index 0 of a cache that is written in
+place, so a row's numbers do not depend on its neighbours: neither on how many there are nor on their lengths. On a CPU
+the attempts are equal to the bit. Kernels choose by shape, which is why no product here has fewer than LEAST_ROWS rows
+(fewer are done by other kernels) and lengths are multiples of STRIDE.
+Left out: paged memory. A slot holds as many positions as the longest row so far; a batch too large for the GPU's
+memory is halved and its attempts begin again.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+from prosetting.collectors.token_draw import Row, Warp, draw, uniform_numbers
+
+LEAST_ROWS = 4
+STRIDE = 16
+PREFILL_TOKENS = 1024
+PREFILL_PROMPTS = 16
+
+
+def fits(model: PreTrainedModel) -> bool:
+    """Whether the model attends to all earlier tokens through a mask that it is given, and keeps nothing else.
+
+    Not so: sliding windows, state-space and hybrid layers, positions that are taken from a two-dimensional mask.
+    """
+    takes = inspect.signature(model.forward).parameters
+    return (
+        model._supports_attention_backend
+        and {"position_ids", "past_key_values", "logits_to_keep"} <= takes.keys()
+        and all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
+    )
+
+
+class SlotCache(Cache):
+    """Keys and values, for each layer (slot, head, position, channel). `at` says where the next ones go."""
+
+    def __init__(self, slots: int) -> None:
+        super().__init__(layers=[])
+        self._slots = slots
+        self._keys: list[torch.Tensor] = []
+        self._values: list[torch.Tensor] = []
+        self._positions = torch.empty(0, dtype=torch.long)
+        self._length = 0
+
+    def at(self, positions: torch.Tensor, length: int) -> None:
+        """Row i's next key goes to `positions[i]` of slot i; keys up to `length` are given to attention."""
+        self._positions, self._length = positions, length
+        self._grow(length)
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keep a step's keys and values, (row, head, 1, channel); all so far, (row, head, length, channel)."""
+        keys, values = self._keys[layer_idx], self._values[layer_idx]
+        positions = self._positions.to(keys.device)
+        rows = torch.arange(len(positions), device=keys.device)
+        keys[rows, :, positions] = key_states[:, :, 0]
+        values[rows, :, positions] = value_states[:, :, 0]
+        return keys[: len(rows), :, : self._length], values[: len(rows), :, : self._length]
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self._length
+
+    def put(self, slots: list[int], prompts: list[int], read: DynamicCache) -> None:
+        """Copy what was `read` of prompts into slots."""
+        if not self._keys:
+            self._keys = [self._empty(layer.keys, 0) for layer in read.layers]
+            self._values = [self._empty(layer.values, 0) for layer in read.layers]
+        length = read.get_seq_length()
+        self._grow(length)
+        for keys, values, layer in zip(self._keys, self._values, read.layers, strict=True):
+            keys[slots, :, :length] = layer.keys[prompts]
+            values[slots, :, :length] = layer.values[prompts]
+
+    def move(self, sources: list[int], targets: list[int]) -> None:
+        """Copy slots over others."""
+        for states in (*self._keys, *self._values):
+            states[targets] = states[sources]
+
+    def _grow(self, length: int) -> None:
+        for kept in (self._keys, self._values):
+            for layer, states in enumerate(kept):
+                have = states.shape[2]
+                if have < length:
+                    kept[layer] = self._empty(states, max(length, have + have // 2))
+                    kept[layer][:, :, :have] = states
+
+    def _empty(self, like: torch.Tensor, length: int) -> torch.Tensor:
+        # Zeros: a masked value still takes part as 0 × value, and memory as it comes may hold NaN.
+        return like.new_zeros(self._slots, like.shape[1], length, like.shape[3])
+
+
+@dataclass(slots=True)
+class _Ready:
+    """Prompts that were read, and the rows that wait for a slot; `rows` has each row's prompt beside it."""
+
+    rows: deque[tuple[int, Row]]
+    read: DynamicCache
+    logits: torch.Tensor  # of each prompt's first new token, (prompt, vocabulary)
+
+
+class SlotDecoder:
+    """Draws attempts in `slots` slots. `add` gives it rows, each `step` gives those that ended."""
+
+    def __init__(self, model: PreTrainedModel, end_ids: list[int], slots: int) -> None:
+        self._model = model
+        self._end_ids = np.array(end_ids)
+        self._waiting: deque[Row] = deque()
+        self._ended: list[tuple[Row, list[int]]] = []
+        self._make_slots(slots)
+
+    def _make_slots(self, slots: int) -> None:
+        self._slots = slots
+        self._cache = SlotCache(max(slots, LEAST_ROWS))
+        self._ready: _Ready | None = None
+        self._rows: list[Row | None] = [None] * slots
+        self._live = np.zeros(slots, dtype=bool)
+        self._lengths = np.zeros(max(slots, LEAST_ROWS), dtype=np.int64)  # positions in the cache
+        self._steps = np.zeros(slots, dtype=np.int64)  # tokens drawn
+        self._rooms = np.zeros(slots, dtype=np.int64)
+        self._uniform = np.zeros((slots, 0))
+        self._drawn = np.zeros((slots, 0), dtype=np.int64)
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._waiting or self._ready or self._live.any())
+
+    def add(self, row: Row) -> None:
+        """Rows of one prompt one after the other: it is then read once."""
+        self._waiting.append(row)
+
+    def clear(self) -> None:
+        """Forget all rows."""
+        self._waiting.clear()
+        self._ended.clear()
+        self._make_slots(self._slots)
+
+    @torch.inference_mode()
+    def step(self, warp: Warp) -> list[tuple[Row, list[int]]]:
+        """Fill the free slots and draw one more token in each; the rows that ended, with their tokens.
+
+        Raises torch.OutOfMemoryError when the memory is too small for a single row.
+        """
+        try:
+            self._fill(warp)
+            self._close_gaps()
+            if self._live.any():
+                self._decode(warp)
+        except torch.OutOfMemoryError:
+            if self._slots == 1:
+                raise
+            fits = False
+        else:
+            fits = True
+        # Outside the except block: the exception's frames hold the tensors that must go first.
+        if not fits:
+            self._halve()
+        ended, self._ended = self._ended, []
+        return ended
+
+    def _fill(self, warp: Warp) -> None:
+        """A first token may end a row, so there may be free slots again."""
+        while (self._waiting or self._ready) and not self._live.all():
+            ready = self._ready or self._read_prompts()
+            free = np.flatnonzero(~self._live).tolist()
+            taken = [ready.rows.popleft() for _ in range(min(len(free), len(ready.rows)))]
+            slots, prompts = free[: len(taken)], [prompt for prompt, _ in taken]
+            self._ready = ready if ready.rows else None
+            for slot, (_, row) in zip(slots, taken, strict=True):
+                self._seat(slot, row)
+            self._cache.put(slots, prompts, ready.read)
+            self._record(slots, ready.logits[prompts], warp)
+
+    def _read_prompts(self) -> _Ready:
+        """Run the next prompts through the model, padded on the right, where causal attention never looks."""
+        prompts: list[tuple[int, ...]] = []
+        rows: deque[tuple[int, Row]] = deque()
+        while self._waiting:
+            row = self._waiting[0]
+            if not prompts or row.token_ids != prompts[-1]:
+                longest = _stride(max(len(row.token_ids), *map(len, prompts), 0))
+                if prompts and (len(prompts) == PREFILL_PROMPTS or longest * (len(prompts) + 1) > PREFILL_TOKENS):
+                    break
+                prompts.append(row.token_ids)
+            rows.append((len(prompts) - 1, self._waiting.popleft()))
+        self._ready = _Ready(rows, DynamicCache(config=self._model.config), torch.empty(0))
+        width = _stride(max(map(len, prompts)))
+        input_ids = torch.tensor([[*ids, *[0] * (width - len(ids))] for ids in prompts])
+        last = np.array([len(ids) - 1 for ids in prompts])
+        kept = np.unique(last)
+        device = self._model.device
+        logits = self._model(
+            input_ids=input_ids.to(device),
+            position_ids=torch.arange(width, device=device)[None].expand(len(prompts), -1),
+            past_key_values=self._ready.read,
+            use_cache=True,
+            logits_to_keep=torch.from_numpy(np.resize(kept, max(len(kept), LEAST_ROWS))).to(device),
+        ).logits
+        self._ready.logits = logits[torch.arange(len(prompts)), torch.from_numpy(np.searchsorted(kept, last))]
+        return self._ready
+
+    def _seat(self, slot: int, row: Row) -> None:
+        if row.room > self._drawn.shape[1]:
+            wider = ((0, 0), (0, row.room - self._drawn.shape[1]))
+            self._drawn, self._uniform = np.pad(self._drawn, wider), np.pad(self._uniform, wider)
+        self._rows[slot], self._live[slot] = row, True
+        self._lengths[slot], self._steps[slot], self._rooms[slot] = len(row.token_ids), 0, row.room
+        self._uniform[slot, : row.room] = uniform_numbers(row)
+
+    def _decode(self, warp: Warp) -> None:
+        """One forward pass over the first slots, which hold all rows."""
+        count = int(self._live.sum())
+        width = max(count, LEAST_ROWS)
+        slots = np.arange(count)
+        tokens = np.zeros(width, dtype=np.int64)
+        tokens[:count] = self._drawn[slots, self._steps[:count] - 1]
+        self._lengths[count:] = 0
+        length = _stride(int(self._lengths.max()) + 1)
+        device = self._model.device
+        positions = torch.from_numpy(self._lengths[:width].copy()).to(device)[:, None]
+        self._cache.at(positions[:, 0], length)
+        hidden = torch.arange(length, device=device) > positions
+        mask = torch.zeros(hidden.shape, dtype=self._model.dtype, device=device)
+        mask.masked_fill_(hidden, torch.finfo(mask.dtype).min)
+        logits = self._model(
+            input_ids=torch.from_numpy(tokens).to(device)[:, None],
+            attention_mask=mask[:, None, None],
+            position_ids=positions,
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits
+        self._lengths[:count] += 1
+        self._record(slots, logits[:count, -1], warp)
+
+    def _record(self, slots: Any, logits: torch.Tensor, warp: Warp) -> None:
+        """Draw the rows' next tokens, and free the slots of those that ended."""
+        steps = self._steps[slots]
+        uniform = torch.from_numpy(self._uniform[slots, steps]).to(logits.device)
+        tokens = draw(logits, uniform, warp).cpu().numpy()
+        self._drawn[slots, steps] = tokens
+        self._steps[slots] = steps + 1
+        ended = np.isin(tokens, self._end_ids) | (steps + 1 == self._rooms[slots])
+        for slot in np.asarray(slots)[ended].tolist():
+            row = self._rows[slot]
+            assert row is not None
+            self._ended.append((row, self._drawn[slot, : self._steps[slot]].tolist()))
+            self._rows[slot], self._live[slot] = None, False
+
+    def _close_gaps(self) -> None:
+        """Move the last rows into free slots before them."""
+        count = int(self._live.sum())
+        gaps = np.flatnonzero(~self._live[:count]).tolist()
+        if not gaps:
+            return
+        last = (count + np.flatnonzero(self._live[count:])).tolist()
+        self._cache.move(last, gaps)
+        for state in (self._live, self._lengths, self._steps, self._rooms, self._uniform, self._drawn):
+            state[gaps] = state[last]
+        self._live[last] = False
+        for source, target in zip(last, gaps, strict=True):
+            self._rows[target], self._rows[source] = self._rows[source], None
+
+    def _halve(self) -> None:
+        """Begin all rows again in half the slots: they will be drawn as they would have been."""
+        again = sorted((row for row in self._rows if row is not None), key=lambda row: row.key)
+        again += [row for _, row in self._ready.rows] if self._ready else []
+        self._waiting.extendleft(reversed(again))
+        print(f"out of GPU memory with {self._slots} attempts at once: halving", file=sys.stderr)
+        self._make_slots(self._slots // 2)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _stride(length: int) -> int:
+    return -(-length // STRIDE) * STRIDE
