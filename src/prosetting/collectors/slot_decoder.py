@@ -2,8 +2,8 @@
 
 A prompt is read once for all its attempts. Each slot's keys and values begin at index 0 of a cache that is written in
 place, so a row's numbers do not depend on its neighbours: neither on how many there are nor on their lengths. On a CPU
-the attempts are equal to the bit. Kernels choose by shape, which is why no product here has fewer than LEAST_ROWS rows
-(fewer are done by other kernels) and lengths are multiples of STRIDE.
+the logits are equal to the bit. Kernels are chosen by shape, so rows are padded to multiples of ROWS (with fewer, and
+with the rest of a division among threads, other kernels multiply) and lengths to multiples of STRIDE.
 Left out: paged memory. A slot holds as many positions as the longest row so far; a batch too large for the GPU's
 memory is halved and its attempts begin again.
 """
@@ -23,7 +23,7 @@ from transformers.cache_utils import DynamicLayer
 
 from prosetting.collectors.token_draw import Row, Warp, draw, uniform_numbers
 
-LEAST_ROWS = 4
+ROWS = 4
 STRIDE = 16
 PREFILL_TOKENS = 1024
 PREFILL_PROMPTS = 16
@@ -122,11 +122,11 @@ class SlotDecoder:
 
     def _make_slots(self, slots: int) -> None:
         self._slots = slots
-        self._cache = SlotCache(max(slots, LEAST_ROWS))
+        self._cache = SlotCache(_padded(slots, ROWS))
         self._ready: _Ready | None = None
         self._rows: list[Row | None] = [None] * slots
         self._live = np.zeros(slots, dtype=bool)
-        self._lengths = np.zeros(max(slots, LEAST_ROWS), dtype=np.int64)  # positions in the cache
+        self._lengths = np.zeros(_padded(slots, ROWS), dtype=np.int64)  # positions in the cache
         self._steps = np.zeros(slots, dtype=np.int64)  # tokens drawn
         self._rooms = np.zeros(slots, dtype=np.int64)
         self._uniform = np.zeros((slots, 0))
@@ -189,13 +189,13 @@ class SlotDecoder:
         while self._waiting:
             row = self._waiting[0]
             if not prompts or row.token_ids != prompts[-1]:
-                longest = _stride(max(len(row.token_ids), *map(len, prompts), 0))
+                longest = _padded(max(len(row.token_ids), *map(len, prompts), 0), STRIDE)
                 if prompts and (len(prompts) == PREFILL_PROMPTS or longest * (len(prompts) + 1) > PREFILL_TOKENS):
                     break
                 prompts.append(row.token_ids)
             rows.append((len(prompts) - 1, self._waiting.popleft()))
         self._ready = _Ready(rows, DynamicCache(config=self._model.config), torch.empty(0))
-        width = _stride(max(map(len, prompts)))
+        width = _padded(max(map(len, prompts)), STRIDE)
         input_ids = torch.tensor([[*ids, *[0] * (width - len(ids))] for ids in prompts])
         last = np.array([len(ids) - 1 for ids in prompts])
         kept = np.unique(last)
@@ -205,7 +205,7 @@ class SlotDecoder:
             position_ids=torch.arange(width, device=device)[None].expand(len(prompts), -1),
             past_key_values=self._ready.read,
             use_cache=True,
-            logits_to_keep=torch.from_numpy(np.resize(kept, max(len(kept), LEAST_ROWS))).to(device),
+            logits_to_keep=torch.from_numpy(np.resize(kept, _padded(len(kept), ROWS))).to(device),
         ).logits
         self._ready.logits = logits[torch.arange(len(prompts)), torch.from_numpy(np.searchsorted(kept, last))]
         return self._ready
@@ -221,12 +221,12 @@ class SlotDecoder:
     def _decode(self, warp: Warp) -> None:
         """One forward pass over the first slots, which hold all rows."""
         count = int(self._live.sum())
-        width = max(count, LEAST_ROWS)
+        width = _padded(count, ROWS)
         slots = np.arange(count)
         tokens = np.zeros(width, dtype=np.int64)
         tokens[:count] = self._drawn[slots, self._steps[:count] - 1]
         self._lengths[count:] = 0
-        length = _stride(int(self._lengths.max()) + 1)
+        length = _padded(int(self._lengths.max()) + 1, STRIDE)
         device = self._model.device
         positions = torch.from_numpy(self._lengths[:width].copy()).to(device)[:, None]
         self._cache.at(positions[:, 0], length)
@@ -283,5 +283,5 @@ class SlotDecoder:
             torch.cuda.empty_cache()
 
 
-def _stride(length: int) -> int:
-    return -(-length // STRIDE) * STRIDE
+def _padded(count: int, multiple: int) -> int:
+    return -(-count // multiple) * multiple
