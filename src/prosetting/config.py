@@ -225,7 +225,23 @@ class Settings(BaseModel):
     trl_learning_rate: float = _setting(1e-6, "Peak learning rate", fixed=True, gt=0)
     trl_lr_scheduler: str = _setting("linear", "Learning-rate schedule, as transformers names it", fixed=True)
     trl_num_epochs: float = _setting(1.0, "Passes over the pairs", unit="epochs", fixed=True, gt=0)
-    trl_batch_size: int = _setting(4, "Pairs in a step of one process", unit="pairs", fixed=True, ge=1)
+    dpo_engine: Literal["grouped", "stock"] = _setting(
+        "grouped",
+        "grouped: each distinct attempt is computed once, its prompt once; stock: TRL pair by pair. The same update",
+        fixed=True,
+    )
+    dpo_batch_questions: int = _setting(
+        1, "Questions in a step of one process, all their pairs (grouped)", unit="questions", fixed=True, ge=1
+    )
+    dpo_max_tokens_per_forward: int = _setting(
+        16384,
+        "Most tokens in one forward pass; a step of more is computed in parts, with the same result (grouped)",
+        unit="tokens",
+        ge=64,
+    )
+    trl_batch_size: int = _setting(
+        4, "Pairs in a step of one process (DPO_ENGINE=stock only)", unit="pairs", fixed=True, ge=1
+    )
     trl_gradient_accumulation: int = _setting(4, "Steps before an update", unit="steps", fixed=True, ge=1)
     trl_beta: float = _setting(0.1, "β of DPO: how far the policy is held to the reference", fixed=True, gt=0)
     trl_loss_type: CommaWords = _setting(("sigmoid",), "Loss or losses, as TRL names them: sigmoid,sft", fixed=True)

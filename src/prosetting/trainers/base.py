@@ -10,30 +10,24 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class TrainingJob:
-    """One round's training: parquet files of pairs in, a plain Hugging Face model folder out."""
+    """One round's training: the rounds' dataset folders in (docs/files.md), a plain Hugging Face model folder out."""
 
     round: int
     model_path: str
     dataset_dirs: Sequence[Path]
+    """Folders with `train.parquet`, `validation.parquet` and the same pairs as `…_by_question.parquet`."""
     output_dir: Path
     """Where the trained model folder must stand afterwards, whole or not at all."""
     log_file: Path
     seed: int
-
-    @property
-    def train_files(self) -> list[Path]:
-        return [d / "train.parquet" for d in self.dataset_dirs]
-
-    @property
-    def validation_files(self) -> list[Path]:
-        return [d / "validation.parquet" for d in self.dataset_dirs]
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
     """What training came to; `metrics` are the trainer's own last figures (loss, rewards/margins, …).
 
-    `notes` tells what did not go as set, for the log and the report; `batch_size_used` is the pairs of a step.
+    `notes` tells what did not go as set, for the log and the report; `batch_size_used` is what a step of one
+    process holds: questions, or pairs with stock TRL.
     """
 
     model_dir: Path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from prosetting.core.artifacts import digest
 from prosetting.core.machine import this_machine
 from prosetting.errors import ConfigError
 from prosetting.trainers.base import TrainingJob
-from prosetting.trainers.checkpoints import CHECKPOINTS_KEPT, SEAL, sha256
+from prosetting.trainers.checkpoints import SEAL, sha256
 
 # TRL's names less `exo_pair`, which needs a label smoothing that is no setting here.
 LOSSES = (
@@ -36,6 +35,10 @@ LOSSES = (
     "discopop",
     "sft",
 )
+# Losses that compare the pairs of a batch with each other: they mean something only in stock TRL's batches of pairs.
+OF_A_BATCH = {"aot", "aot_unpaired"}
+LEAST_TOKENS = 64
+"""Splitting a forward pass further leaves nothing to split."""
 # Of trl's arguments, those without which a checkpoint would go on as another training.
 BINDING = (
     "learning_rate",
@@ -66,6 +69,33 @@ class Places:
         return cls(work, work / "data", work / "model", job.output_dir.with_name("quarantine") / job.output_dir.name)
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a process computes at a time: `size` questions (or pairs, with stock TRL), `most_tokens` a forward pass."""
+
+    size: int
+    most_tokens: int
+
+    def smaller(self, engine: str, update: int) -> Step | None:
+        """One that needs less memory for the same update of `update` questions or pairs; None where there is none."""
+        if size := next((size for size in range(self.size // 2, 0, -1) if update % size == 0), None):
+            return Step(size, self.most_tokens)
+        if engine == "grouped" and (most_tokens := self.most_tokens // 4) >= LEAST_TOKENS:
+            return Step(self.size, most_tokens)
+        return None
+
+
+def engine_of(settings: Settings) -> str:
+    """`grouped`, or `stock` where that is set or a loss leaves no other way."""
+    return "stock" if OF_A_BATCH & set(settings.trl_loss_type) else settings.dpo_engine
+
+
+def step_of(settings: Settings) -> Step:
+    """The step that is set."""
+    size = settings.dpo_batch_questions if engine_of(settings) == "grouped" else settings.trl_batch_size
+    return Step(size, settings.dpo_max_tokens_per_forward)
+
+
 def check_losses(names: Sequence[str]) -> None:
     """Raises ConfigError for a loss that TRL does not know."""
     for name in names:
@@ -76,59 +106,43 @@ def check_losses(names: Sequence[str]) -> None:
             )
 
 
-def count_pairs(files: Sequence[Path]) -> int:
-    """Rows in parquet files, from their footers."""
-    return sum(pq.ParquetFile(file).metadata.num_rows for file in files)
+def data_files(settings: Settings, job: TrainingJob, side: str) -> list[Path]:
+    """The parquet files of the `train` or `validation` side that the engine reads."""
+    name = f"{side}_by_question.parquet" if engine_of(settings) == "grouped" else f"{side}.parquet"
+    return [folder / name for folder in job.dataset_dirs]
+
+
+def count_pairs(job: TrainingJob) -> int:
+    """Pairs to train on, from the footers of their files."""
+    return sum(pq.ParquetFile(folder / "train.parquet").metadata.num_rows for folder in job.dataset_dirs)
 
 
 def run_of(settings: Settings, job: TrainingJob) -> str:
     """Names a training by what decides its weights: the content of the model and of the pairs, and the arguments.
 
-    How pairs are spread over steps of one update is not among them: after an out-of-memory the same run goes on
-    with smaller steps. Paths are not either: a workspace may be moved.
+    How an update is spread over steps is not among them: after an out-of-memory the same run goes on with smaller
+    steps. Paths are not either: a workspace may be moved.
     """
     model = Path(job.model_path).expanduser()
     weights: Any = job.model_path
     if model.is_dir():
         weights = {file.name: sha256(file) for file in sorted(model.iterdir()) if file.is_file() and file.name != SEAL}
-    arguments = dpo_arguments(settings, job, settings.trl_batch_size)
+    arguments = dpo_arguments(settings, job, step_of(settings))
     return digest(
         weights,
-        [sha256(file) for file in job.train_files],
-        [sha256(file) for file in job.validation_files],
+        [sha256(file) for file in data_files(settings, job, "train")],
+        [sha256(file) for file in data_files(settings, job, "validation")],
         {name: arguments[name] for name in BINDING},
-        [settings.trl_num_processes, pairs_in_update(settings)],
+        [engine_of(settings), settings.trl_num_processes, size_of_update(settings)],
     )
 
 
-def pairs_in_update(settings: Settings) -> int:
-    """Pairs of one process between two updates of the weights."""
-    return settings.trl_batch_size * settings.trl_gradient_accumulation
+def size_of_update(settings: Settings) -> int:
+    """Questions, or pairs with stock TRL, of one process between two updates of the weights."""
+    return step_of(settings).size * settings.trl_gradient_accumulation
 
 
-def space_needed(model_path: str) -> int:
-    """Bytes on the disk that a training of this model needs at most; 0 for a name on the hub, which is not known yet.
-
-    Checkpoints in float32 with two AdamW moments, one more than are kept while it is written, and the model.
-    """
-    parameters = sum(map(_parameters, Path(model_path).expanduser().glob("*.safetensors")))
-    return parameters * 4 * (3 * (CHECKPOINTS_KEPT + 1) + 1)
-
-
-def _parameters(file: Path) -> int:
-    """From the header: https://github.com/huggingface/safetensors#format."""
-    with file.open("rb") as stream:
-        size = int.from_bytes(stream.read(8), "little")
-        header = json.loads(stream.read(min(size, 100_000_000)))
-    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
-
-
-def smaller_batch(batch_size: int, update: int) -> int | None:
-    """The largest step of at most half of `batch_size` pairs that makes up an update of `update`; None below 1."""
-    return next((size for size in range(batch_size // 2, 0, -1) if update % size == 0), None)
-
-
-def dpo_arguments(settings: Settings, job: TrainingJob, batch_size: int) -> dict[str, Any]:
+def dpo_arguments(settings: Settings, job: TrainingJob, step: Step) -> dict[str, Any]:
     """The keyword arguments of trl.DPOConfig that settings decide; all others keep TRL's defaults.
 
     The reference log-probabilities are computed once before the first step, by the model as it is then:
@@ -140,9 +154,9 @@ def dpo_arguments(settings: Settings, job: TrainingJob, batch_size: int) -> dict
         "learning_rate": settings.trl_learning_rate,
         "lr_scheduler_type": settings.trl_lr_scheduler,
         "num_train_epochs": settings.trl_num_epochs,
-        "per_device_train_batch_size": batch_size,
-        "per_device_eval_batch_size": batch_size,
-        "gradient_accumulation_steps": pairs_in_update(settings) // batch_size,
+        "per_device_train_batch_size": step.size,
+        "per_device_eval_batch_size": step.size,
+        "gradient_accumulation_steps": size_of_update(settings) // step.size,
         "beta": settings.trl_beta,
         "loss_type": list(settings.trl_loss_type),
         "loss_weights": list(settings.trl_loss_weights),
@@ -165,23 +179,24 @@ def dpo_arguments(settings: Settings, job: TrainingJob, batch_size: int) -> dict
     }
 
 
-def worker_job(
-    settings: Settings, job: TrainingJob, run: str, batch_size: int, resume_from: Path | None
-) -> dict[str, Any]:
+def worker_job(settings: Settings, job: TrainingJob, run: str, step: Step, resume_from: Path | None) -> dict[str, Any]:
     """What the worker is told, JSON-ready."""
     folder, places = Path(job.model_path).expanduser(), Places.of(job)
     return {
         "run": run,
         "model_path": str(folder) if folder.is_dir() else job.model_path,
-        "train_files": [str(file) for file in job.train_files],
-        "validation_files": [str(file) for file in job.validation_files],
+        "trust_remote_code": False,
+        "engine": engine_of(settings),
+        "most_tokens": step.most_tokens,
+        "train_files": [str(file) for file in data_files(settings, job, "train")],
+        "validation_files": [str(file) for file in data_files(settings, job, "validation")],
         "resume_from": str(resume_from) if resume_from else None,
         "work_dir": str(places.work),
         "data_dir": str(places.data),
         "save_to": str(places.partial),
         "progress_file": str(job.log_file.with_suffix(".progress.jsonl")),
         "stop_file": str(job.log_file.with_suffix(".stop")),
-        "dpo": dpo_arguments(settings, job, batch_size),
+        "dpo": dpo_arguments(settings, job, step),
     }
 
 

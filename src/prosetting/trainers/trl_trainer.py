@@ -34,13 +34,15 @@ from prosetting.trainers.checkpoints import (
 )
 from prosetting.trainers.trl_job import (
     Places,
+    Step,
     check_losses,
     count_pairs,
+    engine_of,
     launch_config,
     launch_env,
-    pairs_in_update,
     run_of,
-    smaller_batch,
+    size_of_update,
+    step_of,
     worker_job,
     write_job,
 )
@@ -51,7 +53,7 @@ LAUNCHER = "accelerate.commands.launch"
 WORKER = "prosetting.trainers.worker_dpo"
 POLL_INTERVAL_S = 0.2
 STOP_GRACE_S = 8.0
-MOST_HALVINGS = 3
+MOST_SMALLER_STEPS = 3
 
 OnProgress = Callable[[int, int, float | None], None]
 
@@ -81,7 +83,7 @@ class TrlTrainer:
         last checkpoint. Raises TrainingError with the log's last lines when the child fails, RunStopped when
         somebody told the child to stop.
         """
-        if not (pairs := count_pairs(job.train_files)):
+        if not (pairs := count_pairs(job)):
             raise TrainingError("there are no pairs to train on", next_step="see dataset_info.json of the round")
         started = time.monotonic()
         run, places = run_of(self._settings, job), Places.of(job)
@@ -91,7 +93,7 @@ class TrlTrainer:
             self._train(job, places, run)
             done = _trained(job, places, run)
         shutil.rmtree(places.work, ignore_errors=True)
-        batch_size = done.facts["batch_size"]
+        step = Step(done.facts["batch_size"], done.facts["most_tokens"])
         return TrainingResult(
             model_dir=job.output_dir,
             train_pairs=done.facts["train_pairs"],
@@ -99,39 +101,39 @@ class TrlTrainer:
             steps=done.facts["steps"],
             metrics={"pairs_too_long": pairs - done.facts["train_pairs"], **done.facts["metrics"]},
             duration_seconds=time.monotonic() - started,
-            batch_size_used=batch_size,
-            notes=_notes(self._settings, batch_size),
+            batch_size_used=step.size,
+            notes=_notes(self._settings, step),
         )
 
     def _train(self, job: TrainingJob, places: Places, run: str) -> None:
         """Until the model is whole in `places.partial`; with smaller steps when memory does not suffice."""
-        batch_size, update = self._settings.trl_batch_size, pairs_in_update(self._settings)
-        for halvings in range(MOST_HALVINGS + 1):
+        step, engine, update = step_of(self._settings), engine_of(self._settings), size_of_update(self._settings)
+        for tries in range(MOST_SMALLER_STEPS + 1):
             checkpoint = _start_from(places, run)
             if checkpoint:
                 log.info("training goes on from step %d", checkpoint.facts["step"])
-                batch_size = min(batch_size, checkpoint.facts["batch_size"])
+                step = Step(min(step.size, checkpoint.facts["batch_size"]), step.most_tokens)
             try:
-                return self._run(job, places, run, batch_size, checkpoint)
+                return self._run(job, places, run, step, checkpoint)
             except OutOfMemory as error:
-                smaller = smaller_batch(batch_size, update)
-                if smaller is None or halvings == MOST_HALVINGS:
+                smaller = step.smaller(engine, update)
+                if smaller is None or tries == MOST_SMALLER_STEPS:
                     raise TrainingError(
-                        f"training of round {job.round} ran out of memory with {batch_size} pairs a step: {error}",
-                        next_step="lower TRL_MAX_LENGTH, or TRL_BATCH_SIZE and raise TRL_GRADIENT_ACCUMULATION",
+                        f"training of round {job.round} ran out of memory with {_in_words(engine, step)}: {error}",
+                        next_step="lower TRL_MAX_LENGTH, or set TRL_GRADIENT_CHECKPOINTING=true",
                     ) from None
-                what = "training ran out of memory with %d pairs a step; trying %d, an update keeps its %d pairs"
-                log.warning(what, batch_size, smaller, update)
-                batch_size = smaller
+                what = "training ran out of memory with %s; trying %s, of the same updates"
+                log.warning(what, _in_words(engine, step), _in_words(engine, smaller))
+                step = smaller
 
-    def _run(self, job: TrainingJob, places: Places, run: str, batch_size: int, checkpoint: Sealed | None) -> None:
+    def _run(self, job: TrainingJob, places: Places, run: str, step: Step, checkpoint: Sealed | None) -> None:
         job_file, launch_file = job.log_file.with_suffix(".job.json"), job.log_file.with_suffix(".accelerate.json")
         progress_file = job.log_file.with_suffix(".progress.jsonl")
         job.log_file.parent.mkdir(parents=True, exist_ok=True)
         for file in (progress_file, _stop_file(job)):
             file.unlink(missing_ok=True)
         resume_from = checkpoint.folder if checkpoint else None
-        write_job(job_file, worker_job(self._settings, job, run, batch_size, resume_from))
+        write_job(job_file, worker_job(self._settings, job, run, step, resume_from))
         write_job(launch_file, launch_config(self._settings))
         child = children.start_child(
             [LAUNCHER, "--config_file", str(launch_file), "-m", WORKER, "--job", str(job_file)],
@@ -206,15 +208,23 @@ def _trained(job: TrainingJob, places: Places, run: str) -> Sealed:
     return Sealed(job.output_dir, made.facts)
 
 
-def _notes(settings: Settings, batch_size: int) -> tuple[str, ...]:
+def _notes(settings: Settings, step: Step) -> tuple[str, ...]:
     """What did not go as set, in words."""
-    if batch_size >= settings.trl_batch_size:
-        return ()
-    accumulation = pairs_in_update(settings) // batch_size
-    return (
-        f"memory did not suffice for TRL_BATCH_SIZE={settings.trl_batch_size}: "
-        f"trained with {batch_size} pairs a step, {accumulation} steps an update",
-    )
+    engine, wished, notes = engine_of(settings), step_of(settings), []
+    if engine != settings.dpo_engine:
+        notes.append(f"{', '.join(settings.trl_loss_type)} compares the pairs of a batch: trained by stock TRL")
+    if step.size < wished.size or step.most_tokens < wished.most_tokens:
+        notes.append(
+            f"memory did not suffice for {_in_words(engine, wished)}: trained with {_in_words(engine, step)}, "
+            f"{size_of_update(settings) // step.size} steps an update"
+        )
+    return tuple(notes)
+
+
+def _in_words(engine: str, step: Step) -> str:
+    if engine == "stock":
+        return f"{step.size} pairs a step (TRL_BATCH_SIZE)"
+    return f"{step.size} questions a step (DPO_BATCH_QUESTIONS), {step.most_tokens} tokens a forward pass"
 
 
 def read_news(file: Path) -> Iterator[list[dict[str, Any]]]:
@@ -252,11 +262,13 @@ def _failure(job: TrainingJob, status: int, progress_file: Path) -> Exception:
     if "SIGKILL" in tail or status == -signal.SIGKILL:
         # Of several processes the others then report a lost connection: not the cause.
         errors = []
-        next_step = "it was killed, often for want of memory: lower TRL_BATCH_SIZE or TRL_NUM_PROCESSES"
+        next_step = "it was killed, often for want of memory: lower DPO_MAX_TOKENS_PER_FORWARD or TRL_NUM_PROCESSES"
     elif "No module named" in tail:
         next_step = "pip install 'prosetting[train]'"
     elif errors and "TRL_MAX_LENGTH" in errors[0]:
         next_step = "raise TRL_MAX_LENGTH"
+    elif errors and "DPO_ENGINE" in errors[0]:
+        next_step = "set DPO_ENGINE=stock"
     elif errors and "not finite" in errors[0]:
         next_step = "lower TRL_LEARNING_RATE"
     elif errors and "No space left on device" in errors[0]:

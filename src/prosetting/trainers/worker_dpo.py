@@ -1,4 +1,6 @@
-"""The child process that trains one round: trl.DPOTrainer on the pairs of a job file. Run by `accelerate launch`.
+"""The child process that trains one round: trl.DPOTrainer on the questions or pairs of a job file.
+
+Run by `accelerate launch`.
 
 Weights are float32 and, with bf16 or fp16, computed with under autocast, as TRL does by default: small updates
 would be lost in a bf16 weight. A process holds weights, gradients and two AdamW moments, 16 bytes a parameter.
@@ -20,6 +22,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +35,8 @@ from prosetting.core import children
 from prosetting.errors import EXIT_FAILED, EXIT_STOPPED
 from prosetting.trainers.checkpoints import SEAL, hold, seal
 from prosetting.trainers.worker_dpo_callbacks import Checkpoints, Progress, StopWish, agreed, all_here, append_line
-from prosetting.trainers.worker_dpo_data import prepare
+from prosetting.trainers.worker_dpo_data import pairs_in, prepare
+from prosetting.trainers.worker_dpo_grouped import GroupedDPOTrainer
 
 EXIT_OUT_OF_MEMORY = 12
 """ENOMEM."""
@@ -48,15 +52,15 @@ def train(job: dict[str, Any], stop: StopWish) -> bool:
     if not args.use_cpu and not torch.cuda.is_available():
         raise ValueError("a GPU is asked for, but this torch sees none (is it a CPU-only torch?)")
     transformers.set_seed(args.seed)
-    tokenizer = AutoTokenizer.from_pretrained(job["model_path"], trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(job["model_path"], trust_remote_code=job["trust_remote_code"])
     train_set, validation_set = prepare(job, args, tokenizer)
     model = AutoModelForCausalLM.from_pretrained(
-        job["model_path"], dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        job["model_path"], dtype=torch.float32, use_safetensors=True, trust_remote_code=job["trust_remote_code"]
     )
     checkpoints = Checkpoints(Path(job["work_dir"]), job["run"], stop)
-    trainer = DPOTrainer(
+    engine = partial(GroupedDPOTrainer, most_tokens=job["most_tokens"]) if job["engine"] == "grouped" else DPOTrainer
+    trainer = engine(
         model=model,
-        ref_model=None,
         args=args,
         train_dataset=train_set,
         eval_dataset=validation_set,
@@ -77,10 +81,11 @@ def train(job: dict[str, Any], stop: StopWish) -> bool:
     metrics |= {name: value for name, value in evaluated.items() if not name.endswith(OF_THIS_START)}
     metrics["processes"] = args.world_size
     result = {
-        "train_pairs": len(train_set),
-        "validation_pairs": len(validation_set or ()),
+        "train_pairs": pairs_in(train_set),
+        "validation_pairs": pairs_in(validation_set),
         "steps": outcome.global_step,
         "batch_size": args.per_device_train_batch_size,
+        "most_tokens": job["most_tokens"],
         "metrics": {name: float(value) for name, value in metrics.items() if math.isfinite(value)},
     }
     save(trainer, job, result)

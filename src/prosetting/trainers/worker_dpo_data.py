@@ -1,7 +1,11 @@
-"""The pairs of a training as trl wants them. Part of the training child process."""
+"""What a training trains on, as its engine wants it: pairs for stock TRL, questions for the grouped engine.
+
+Part of the training child process.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,8 +15,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from transformers import PreTrainedTokenizerBase
 from trl import DPOConfig
+from trl.data_utils import common_prefix_length
 
 COLUMNS = ["prompt", "chosen", "rejected"]
+QUESTION_COLUMNS = ["prompt", "completions", "chosen", "rejected"]
+INTEGERS = pa.list_(pa.int32())
+ROWS_SCHEMA = pa.schema(
+    [("rows", pa.list_(INTEGERS)), ("starts", INTEGERS), ("chosen", INTEGERS), ("rejected", INTEGERS)]
+)
+QUESTIONS_A_BATCH = 1000
 
 
 def read_pairs(files: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> datasets.Dataset:
@@ -26,11 +37,7 @@ def read_pairs(files: list[str], tokenizer: PreTrainedTokenizerBase, max_length:
 
     @cache
     def fits(prompt: str) -> bool:
-        turns = _chat(prompt, tokenizer, "user")
-        if isinstance(turns, str):
-            return len(tokenizer(turns)["input_ids"]) < max_length
-        text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-        return len(tokenizer(text, add_special_tokens=False)["input_ids"]) < max_length
+        return len(_prompt_ids(prompt, tokenizer)) < max_length
 
     fitting = [index for index, prompt in enumerate(pairs["prompt"]) if fits(prompt)]
     if len(fitting) < len(pairs):
@@ -39,30 +46,89 @@ def read_pairs(files: list[str], tokenizer: PreTrainedTokenizerBase, max_length:
         return pairs
     return pairs.map(
         lambda batch: {
-            "prompt": [_chat(text, tokenizer, "user") for text in batch["prompt"]],
-            "chosen": [_chat(text, tokenizer, "assistant") for text in batch["chosen"]],
-            "rejected": [_chat(text, tokenizer, "assistant") for text in batch["rejected"]],
+            "prompt": [[_turn("user", text)] for text in batch["prompt"]],
+            "chosen": [[_turn("assistant", text)] for text in batch["chosen"]],
+            "rejected": [[_turn("assistant", text)] for text in batch["rejected"]],
         },
         batched=True,
     )
 
 
-def _chat(text: str, tokenizer: PreTrainedTokenizerBase, role: str) -> str | list[dict[str, str]]:
-    return text if tokenizer.chat_template is None else [{"role": role, "content": text}]
+def read_questions(files: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> datasets.Dataset:
+    """Questions of parquet files in their order as token rows, less those whose prompt alone fills `max_length`."""
+
+    def tokenized(file: str) -> Iterator[pa.RecordBatch]:
+        for batch in pq.ParquetFile(file).iter_batches(QUESTIONS_A_BATCH, columns=QUESTION_COLUMNS):
+            rows = [tokenize(question, tokenizer, max_length) for question in batch.to_pylist()]
+            yield pa.RecordBatch.from_pylist([row for row in rows if row], ROWS_SCHEMA)
+
+    return datasets.Dataset(pa.Table.from_batches((batch for file in files for batch in tokenized(file)), ROWS_SCHEMA))
+
+
+def tokenize(
+    question: dict[str, Any], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> dict[str, list[Any]] | None:
+    """The distinct sequences of one question and its pairs, token for token those of TRL; None: the prompt is too long.
+
+    In TRL a completion starts where the tokens of the prompt and of either half of the pair part. Where that differs
+    between the pairs of one completion (a tokenizer may merge across the border), it is a row for each start.
+    """
+    prompt = _prompt_ids(question["prompt"], tokenizer)
+    if len(prompt) >= max_length:
+        return None
+    whole = [_whole_ids(question["prompt"], completion, tokenizer) for completion in question["completions"]]
+    starts = [common_prefix_length(prompt, ids) for ids in whole]
+    rows: dict[tuple[tuple[int, ...], int], int] = {}
+    sides: dict[str, list[int]] = {"chosen": [], "rejected": []}
+    for pair in zip(question["chosen"], question["rejected"], strict=True):
+        start = min(starts[half] for half in pair)
+        for side, half in zip(sides.values(), pair, strict=True):
+            side.append(rows.setdefault((tuple(whole[half][:max_length]), start), len(rows)))
+    return {"rows": [ids for ids, _ in rows], "starts": [start for _, start in rows], **sides}
+
+
+def _prompt_ids(prompt: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    if tokenizer.chat_template is None:
+        return list(tokenizer(prompt)["input_ids"])
+    return _chat_ids([_turn("user", prompt)], tokenizer, add_generation_prompt=True)
+
+
+def _whole_ids(prompt: str, completion: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Prompt and completion; a chat template ends the completion itself, elsewhere TRL adds the end token."""
+    if tokenizer.chat_template is not None:
+        return _chat_ids([_turn("user", prompt), _turn("assistant", completion)], tokenizer)
+    end = "" if completion.endswith(tokenizer.eos_token) else tokenizer.eos_token
+    return list(tokenizer(prompt + completion + end)["input_ids"])
+
+
+def _chat_ids(turns: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase, **kwargs: Any) -> list[int]:
+    return list(tokenizer.apply_chat_template(turns, tokenize=True, return_dict=True, **kwargs)["input_ids"])
+
+
+def _turn(role: str, text: str) -> dict[str, str]:
+    return {"role": role, "content": text}
 
 
 def prepare(job: dict[str, Any], args: DPOConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[Any, Any]:
     """The training and validation sets, written once by the first process and read by all.
 
-    From files, not from memory: TRL keeps the reference log-probabilities beside them, for all processes.
+    From files, not from memory: the reference log-probabilities are kept beside them, for all processes.
     """
+    read = read_questions if job["engine"] == "grouped" else read_pairs
     folders = [Path(job["data_dir"]) / name for name in ("train", "validation")]
     with args.main_process_first(desc="preparing the pairs"):
         if args.process_index == 0 and not folders[0].exists():
             for folder, key in zip(folders, ("train_files", "validation_files"), strict=True):
-                if len(pairs := read_pairs(job[key], tokenizer, args.max_length)):
-                    pairs.save_to_disk(folder)
+                if len(found := read(job[key], tokenizer, args.max_length)):
+                    found.save_to_disk(folder)
     train, validation = (datasets.load_from_disk(folder) if folder.exists() else None for folder in folders)
     if train is None:
         raise ValueError(f"every prompt is longer than TRL_MAX_LENGTH={args.max_length} tokens")
     return train, validation
+
+
+def pairs_in(dataset: datasets.Dataset | None) -> int:
+    """Preference pairs, of either engine's dataset."""
+    if dataset is None or "rows" not in dataset.column_names:
+        return len(dataset or ())
+    return sum(len(chosen) for chosen in dataset["chosen"])

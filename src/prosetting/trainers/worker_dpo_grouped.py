@@ -1,0 +1,207 @@
+"""trl.DPOTrainer over questions instead of pairs: each distinct completion is computed once, each prompt once.
+
+n attempts at a question, k of them correct, make k(n - k) pairs and 2k(n - k) sequences for stock TRL, of which only n
+are distinct. Here the model computes those n, sharing their prompt, and the outputs are laid out as the pairs that TRL
+expects: its own code then computes every loss and figure. An update is the mean over all of its pairs, whatever
+questions they come from and however these are spread over steps and processes: stock TRL's update over the same pairs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object, is_peft_model
+from datasets import Dataset, concatenate_datasets
+from datasets.fingerprint import Hasher
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel
+from trl import DPOConfig, DPOTrainer
+from trl.trainer.utils import FusedCausalLMOutput
+
+from prosetting.trainers.worker_dpo_attention import take_parts
+from prosetting.trainers.worker_dpo_layout import QuestionCollator
+
+COLUMNS = ("rows", "starts", "chosen", "rejected")
+REFERENCE = "ref_logps"
+# What weighs a figure's mean, of (pairs, chosen tokens, rejected tokens).
+OF_PAIRS = torch.tensor([1.0, 0.0, 0.0])
+WEIGHTS = {
+    "entropy": torch.tensor([0.0, 1.0, 1.0]),
+    "logits/chosen": torch.tensor([0.0, 1.0, 0.0]),
+    "mean_token_accuracy": torch.tensor([0.0, 1.0, 0.0]),
+    "logits/rejected": torch.tensor([0.0, 0.0, 1.0]),
+}
+A_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
+
+
+class GroupedDPOTrainer(DPOTrainer):
+    """Trains on questions: datasets of `rows` (token ids), `starts`, `chosen` and `rejected` (indices into rows).
+
+    `per_device_train_batch_size` counts questions; `most_tokens` bounds what is in one forward pass of the model.
+    Raises ValueError for what depends on how pairs fall into batches, or on one pair of a completion's many.
+    """
+
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self, model: PreTrainedModel, args: DPOConfig, *, most_tokens: int | None = None, **kwargs: Any
+    ) -> None:
+        _refuse(model, args)
+        share = take_parts(model.get_base_model() if is_peft_model(model) else model)
+        self._counts: dict[str, list[torch.Tensor]] = {"train": [], "eval": []}
+        """Pairs, chosen and rejected tokens behind each figure that TRL notes: the weights of its mean."""
+        super().__init__(model=model, args=args, data_collator=QuestionCollator(most_tokens, share), **kwargs)
+
+    def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
+        return dataset
+
+    def _set_signature_columns_if_needed(self) -> None:
+        self._signature_columns = [*COLUMNS, REFERENCE]
+
+    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        """`dataset` with the reference's log-probability of each row, from the cache beside it where it is there."""
+        if self.is_fsdp_enabled:  # its processes must call the model equally often
+            self.data_collator.most_tokens = None
+        fingerprint = [Hasher.hash((dataset._fingerprint, self._precompute_model_hash, REFERENCE))]
+        broadcast_object_list(fingerprint, from_process=0)
+        cache_file = dataset._get_cache_file_path(fingerprint[0])
+        if not os.path.exists(cache_file):
+            found = self._reference_of(dataset, batch_size)
+            if self.accelerator.is_main_process:
+                dataset.map(
+                    lambda _, indices: {REFERENCE: [found[index] for index in indices]},
+                    with_indices=True,
+                    batched=True,
+                    remove_columns=dataset.column_names,
+                    new_fingerprint=fingerprint[0],
+                    cache_file_name=cache_file,
+                )
+            self.accelerator.wait_for_everyone()
+        return concatenate_datasets([dataset, Dataset.from_file(cache_file)], axis=1)
+
+    def _reference_of(self, dataset: Dataset, batch_size: int) -> dict[int, list[float]]:
+        """The log-probabilities of the rows of each question, each process having computed its share of questions."""
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        share = -(-len(dataset) // world)
+        mine = [(rank * share + at) % len(dataset) for at in range(share)]  # as many on each process
+        loader = DataLoader(dataset.select(mine), batch_size=batch_size, collate_fn=self.data_collator)
+        logps: list[list[float]] = []
+        for batch in loader:
+            inputs = self._prepare_inputs(batch)
+            lengths, device = inputs["lengths"], self.accelerator.device
+            once = self._once(self.ref_model or self.model, inputs, torch.arange(len(lengths), device=device))
+            mask = torch.ones(len(lengths), 1 + max(lengths), dtype=torch.long, device=device)
+            halves = self.compute_ref_log_probs(once, {"input_ids": mask, "completion_mask": mask})
+            of_question = torch.cat(halves).cpu().split(inputs["rows_a_question"].tolist())
+            logps += [question.tolist() for question in of_question]
+        return dict(gather_object(list(zip(mine, logps, strict=True))))
+
+    def _once(self, model: Any, inputs: dict[str, Any], lines: torch.Tensor) -> Callable[..., FusedCausalLMOutput]:
+        """A model in TRL's eyes that computes each row once and repeats its outputs as `lines` says."""
+
+        def forward(**_: Any) -> FusedCausalLMOutput:
+            output = model(parts=inputs["parts"], shift_labels=inputs["targets"], fused_lm_head=True, use_cache=False)
+            fields = {}
+            for name in A_TOKEN:
+                if (tokens := output.get(name)) is not None:
+                    rows = pad_sequence(tokens[0].split(inputs["lengths"]), batch_first=True)
+                    fields[name] = rows.index_select(0, lines)
+            return FusedCausalLMOutput(**fields)
+
+        return forward
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | None:
+        """Pairs, chosen and rejected tokens (3,) of an update, over its steps and processes."""
+        if not batch_samples:
+            return None
+        counts = torch.stack([_counts(batch) for batch in batch_samples]).sum(dim=0).to(device)
+        return self.accelerator.reduce(counts.float(), "sum")
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """TRL's mean over the pairs of these questions, scaled to their share of the update; processes are averaged.
+
+        The sft loss is a mean over tokens: its share is one of the update's chosen tokens.
+        """
+        if num_items_in_batch is None:
+            return super().compute_loss(model, inputs, return_outputs)
+        counts = _counts(inputs).to(num_items_in_batch)
+        of_pairs, of_tokens, _ = (counts / num_items_in_batch * self.accelerator.num_processes).tolist()
+        weights: list[float] = self.loss_weights
+        named = zip(self.loss_types, weights, strict=True)
+        self.loss_weights = [weight * of_tokens / of_pairs if name == "sft" else weight for name, weight in named]
+        try:
+            return super().compute_loss(model, inputs, return_outputs) * of_pairs
+        finally:
+            self.loss_weights = weights
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> torch.Tensor:
+        mode = "train" if self.model.training else "eval"
+        with _of_this_process(self.accelerator):
+            loss = super()._compute_loss(self._once(model, inputs, inputs["lines"]), inputs, return_outputs)
+        self._counts[mode].append(_counts(inputs).double())
+        if mode == "eval":
+            self._metrics[mode]["loss"].append(loss.item())
+        return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """TRL's figures of all processes: means over the pairs, or tokens, since the last time; `eval_loss` too."""
+        mode = "train" if self.model.training else "eval"
+        if self._counts[mode]:
+            figures = self._metrics[mode]
+            names = sorted(figures.keys() - {"num_tokens"})
+            counts = torch.stack(self._counts[mode])
+            weights = torch.stack([counts @ WEIGHTS.get(name, OF_PAIRS).to(counts) for name in names])
+            values = torch.tensor([figures[name] for name in names]).to(weights)
+            tokens = torch.tensor([self._total_train_tokens]).to(weights)
+            told = torch.cat([(values * weights).sum(dim=1), weights.sum(dim=1), tokens])
+            *sums, tokens_seen = self.accelerator.reduce(told, "sum").tolist()
+            totals = sums[len(names) :]
+            figures.update({name: [value / total] for name, value, total in zip(names, sums, totals, strict=False)})
+            figures["num_tokens"] = [tokens_seen]
+            self._counts[mode].clear()
+        super().log(logs, start_time)
+
+
+def _refuse(model: PreTrainedModel, args: DPOConfig) -> None:
+    text = model.config.get_text_config()
+    coefficient = args.router_aux_loss_coef
+    coefficient = getattr(text, "router_aux_loss_coef", 0.0) if coefficient is None else coefficient
+    experts = hasattr(text, "output_router_logits") and coefficient
+    problems = {
+        "aot and aot_unpaired compare the pairs of a batch": {"aot", "aot_unpaired"} & set(args.loss_type),
+        "ld_alpha makes a log-probability depend on the other half of the pair": args.ld_alpha is not None,
+        "a mixture of experts has a loss over all tokens of a batch": experts,
+        "reference log-probabilities must be computed beforehand": not args.precompute_ref_log_probs,
+        "truncation keeps the start": args.truncation_mode != "keep_start",
+    }
+    for problem, found in problems.items():
+        if found:
+            raise ValueError(f"not possible question by question: {problem}; DPO_ENGINE=stock trains it")
+
+
+def _counts(batch: dict[str, Any]) -> torch.Tensor:
+    """Pairs, chosen and rejected tokens (3,) of a batch."""
+    chosen, rejected = batch["completion_mask"][:, 1:].sum(dim=1).chunk(2)
+    return torch.stack([torch.tensor(len(chosen), device=chosen.device), chosen.sum(), rejected.sum()])
+
+
+@contextlib.contextmanager
+def _of_this_process(accelerator: Accelerator) -> Iterator[None]:
+    """TRL gathers figures of equally many pairs from each process; here they differ, and `log` adds them up instead."""
+    accelerator.gather = accelerator.gather_for_metrics = lambda figures: figures
+    try:
+        yield
+    finally:
+        del accelerator.gather, accelerator.gather_for_metrics
