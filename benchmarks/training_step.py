@@ -109,7 +109,7 @@ def a_model() -> Any:
 
 
 def measure(cell: Cell, side: str, folder: Path, one_step: bool) -> dict[str, Any]:
-    """In a child: `side` is grouped, stock or sorted. CPU seconds of the reference pass and of each epoch of training."""
+    """In a child: `side` is grouped, stock or sorted. CPU seconds of the reference pass, and of each epoch."""
     from datasets import Dataset
     from transformers import TrainerCallback
     from trl import DPOConfig, DPOTrainer
@@ -173,9 +173,7 @@ def measure(cell: Cell, side: str, folder: Path, one_step: bool) -> dict[str, An
     Path("/proc/self/clear_refs").write_text("5")  # the peak from here on
     trainer.train()
     rows = [trainer.train_dataset[at : at + size] for at in range(0, len(trainer.train_dataset), size)]
-    batches = [
-        trainer.data_collator([dict(zip(batch, row, strict=True)) for row in zip(*batch.values())]) for batch in rows
-    ]
+    batches = [trainer.data_collator(Dataset.from_dict(batch).to_list()) for batch in rows]
     return {
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "pairs": len(pairs),

@@ -10,23 +10,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny_model import build_tiny_model
-from training_jobs import a_job, settings, write_pairs
+from training_jobs import a_job, a_question, settings, sums, write_dataset
 from training_zygote import Zygote, zygote
 
 from prosetting.errors import RunStopped, TrainingError
 from prosetting.trainers import trl_trainer
 from prosetting.trainers.base import TrainingJob, TrainingResult
 from prosetting.trainers.checkpoints import Sealed, checkpoints, hold, newest_checkpoint
-from prosetting.trainers.trl_job import Places, run_of, worker_job
+from prosetting.trainers.trl_job import Places, Step, run_of, worker_job
 from prosetting.trainers.trl_trainer import TrlTrainer
 
-MANY_STEPS: dict[str, Any] = {"trl_batch_size": 1, "trl_gradient_accumulation": 1, "trl_num_epochs": 5.0}
+MANY_STEPS: dict[str, Any] = {"dpo_batch_questions": 1, "trl_gradient_accumulation": 1, "trl_num_epochs": 5.0}
 
 
 @pytest.fixture(autouse=True)
@@ -52,11 +51,11 @@ class ForkedTrainer(TrlTrainer):
         super().__init__(settings(**changes))
         self._forks = forks
         self._memory_mb = memory_mb
-        self.batch_sizes: list[int] = []
+        self.steps: list[Step] = []
 
-    def _run(self, job: TrainingJob, places: Places, run: str, batch_size: int, checkpoint: Sealed | None) -> None:
-        self.batch_sizes.append(batch_size)
-        told = worker_job(self._settings, job, run, batch_size, checkpoint.folder if checkpoint else None)
+    def _run(self, job: TrainingJob, places: Places, run: str, step: Step, checkpoint: Sealed | None) -> None:
+        self.steps.append(step)
+        told = worker_job(self._settings, job, run, step, checkpoint.folder if checkpoint else None)
         job.log_file.parent.mkdir(exist_ok=True)
         progress_file = job.log_file.with_suffix(".progress.jsonl")
         progress_file.unlink(missing_ok=True)
@@ -67,7 +66,9 @@ class ForkedTrainer(TrlTrainer):
 
 def new_job(folder: Path, model: Path, pairs: int = 40) -> TrainingJob:
     folder.mkdir()
-    return a_job(folder, model, train_files=[write_pairs(folder / "train.parquet", range(pairs))])
+    return a_job(
+        folder, model, dataset_dirs=[write_dataset(folder / "round_3", sums(range(pairs)), sums(range(40, 43)))]
+    )
 
 
 def weights(result: TrainingResult) -> str:
@@ -129,32 +130,55 @@ def test_a_half_model_and_one_of_other_pairs_go_to_quarantine(base: Path, forks:
     assert {path.name for path in Places.of(job).quarantine.iterdir()} == {"checkpoint-1", "checkpoint-2"}
 
 
+def lean(pairs: int) -> dict[str, Any]:
+    change: dict[str, Any] = {"trl_gradient_accumulation": 1, "trl_loss_type": ("sigmoid",), "trl_loss_weights": (1.0,)}
+    return change | {"dpo_engine": "stock", "trl_batch_size": pairs}
+
+
 @pytest.mark.slow  # how much memory a step takes differs between machines
 def test_out_of_memory_is_tried_again_with_smaller_steps_of_the_same_update(
     forks: Zygote, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     wide = build_tiny_model(tmp_path / "model", wide=16384)
-    change: dict[str, Any] = {"trl_batch_size": 8, "trl_gradient_accumulation": 1}
-    change |= {"trl_loss_type": ("sigmoid",), "trl_loss_weights": (1.0,)}
-    trainer = ForkedTrainer(forks, memory_mb=300, **change)
+    trainer = ForkedTrainer(forks, memory_mb=300, **lean(8))
     with caplog.at_level(logging.WARNING, "prosetting"):
         short = trainer.train(new_job(tmp_path / "short", wide, 16))
-    assert trainer.batch_sizes[:2] == [8, 4]
-    assert short.batch_size_used == trainer.batch_sizes[-1] < 8
+    assert [step.size for step in trainer.steps[:2]] == [8, 4]
+    assert short.batch_size_used == trainer.steps[-1].size < 8
     assert f"trained with {short.batch_size_used} pairs a step" in short.notes[0]
     assert "ran out of memory with 8 pairs a step" in caplog.text
-    ample = ForkedTrainer(forks, **change).train(new_job(tmp_path / "ample", wide, 16))
+    ample = ForkedTrainer(forks, **lean(8)).train(new_job(tmp_path / "ample", wide, 16))
     assert (ample.batch_size_used, ample.notes, ample.steps) == (8, (), short.steps)
     assert short.metrics["train_loss"] == pytest.approx(ample.metrics["train_loss"], rel=1e-3)
 
 
 @pytest.mark.slow  # how much memory a step takes differs between machines
-def test_memory_that_never_suffices_is_a_failure_after_three_halvings(forks: Zygote, tmp_path: Path) -> None:
+def test_out_of_memory_with_one_large_question_is_tried_again_in_parts_of_it(forks: Zygote, tmp_path: Path) -> None:
     wide = build_tiny_model(tmp_path / "model", wide=16384)
-    trainer = ForkedTrainer(forks, memory_mb=300, trl_batch_size=32, trl_gradient_accumulation=1)
+    right, wrong = ([f"{word}{n} {n * n} \\boxed{{{n}}}" for n in range(12)] for word in ("=", "-"))
+    change = lean(1) | {"dpo_engine": "grouped", "dpo_batch_questions": 1, "dpo_max_tokens_per_forward": 4096}
+
+    def job(name: str) -> TrainingJob:
+        questions = [a_question(f"Max has {n} cards?", right, wrong) for n in range(2)]
+        (tmp_path / name).mkdir()
+        return a_job(tmp_path / name, wide, dataset_dirs=[write_dataset(tmp_path / name / "round_3", questions)])
+
+    trainer = ForkedTrainer(forks, memory_mb=300, **change)
+    short = trainer.train(job("short"))
+    assert [step.most_tokens for step in trainer.steps[:2]] == [4096, 1024]
+    assert f"{trainer.steps[-1].most_tokens} tokens a forward pass" in short.notes[0]
+    ample = ForkedTrainer(forks, **change).train(job("ample"))
+    assert (ample.notes, ample.steps, ample.train_pairs) == ((), short.steps, 288)
+    assert short.metrics["train_loss"] == pytest.approx(ample.metrics["train_loss"], rel=1e-3)
+
+
+@pytest.mark.slow  # how much memory a step takes differs between machines
+def test_memory_that_never_suffices_is_a_failure_after_three_smaller_steps(forks: Zygote, tmp_path: Path) -> None:
+    wide = build_tiny_model(tmp_path / "model", wide=16384)
+    trainer = ForkedTrainer(forks, memory_mb=300, dpo_engine="stock", trl_batch_size=32, trl_gradient_accumulation=1)
     with pytest.raises(TrainingError, match="out of memory with 4 pairs a step"):
         trainer.train(new_job(tmp_path / "job", wide))
-    assert trainer.batch_sizes == [32, 16, 8, 4]
+    assert [step.size for step in trainer.steps] == [32, 16, 8, 4]
 
 
 RUN = """
@@ -185,7 +209,9 @@ def processes_of(job: TrainingJob) -> list[int]:
 def test_a_killed_run_leaves_no_trainer_and_the_next_one_goes_on(base: Path, tmp_path: Path, processes: int) -> None:
     changes = {**MANY_STEPS, "trl_num_processes": processes}
     folder = tmp_path / "killed"
-    job = a_job(tmp_path, base, log_file=folder / "logs" / "trl_r3.log", output_dir=folder / "checkpoint")
+    dirs = [folder / "round_3"]
+    files = {"log_file": folder / "logs" / "trl_r3.log", "output_dir": folder / "checkpoint"}
+    job = a_job(tmp_path, base, dataset_dirs=dirs, **files)
     script = RUN.format(tests=str(Path(__file__).parent), changes=changes, folder=str(folder), model=str(base))
     run = subprocess.Popen([sys.executable, "-c", script])
     places = Places.of(job)
@@ -196,7 +222,6 @@ def test_a_killed_run_leaves_no_trainer_and_the_next_one_goes_on(base: Path, tmp
     with hold(places.work):  # as the next run does
         pass
     until(lambda: not processes_of(job))
-    job = replace(job, train_files=[folder / "train.parquet"])
     assert (newest := checkpoints(places.work))
     heard: list[int] = []
     resumed = TrlTrainer(settings(**changes), on_progress=lambda step, *_: heard.append(step)).train(job)

@@ -22,12 +22,12 @@ from prosetting.config import Settings
 from prosetting.errors import EXIT_STOPPED
 from prosetting.trainers import checkpoints
 from prosetting.trainers.base import TrainingJob
-from prosetting.trainers.trl_job import Places, run_of, worker_job
+from prosetting.trainers.trl_job import Places, run_of, step_of, worker_job
 from prosetting.trainers.trl_trainer import _finished, _start_from, _trained, read_news
 
 SEED = 20
 STEPS = 20
-SHORT_EPOCHS = {"trl_batch_size": 1, "trl_gradient_accumulation": 4, "trl_num_epochs": 2.0}
+SHORT_EPOCHS = {"dpo_batch_questions": 1, "trl_gradient_accumulation": 4, "trl_num_epochs": 2.0}
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +62,7 @@ class Training:
         self.places.work.mkdir(exist_ok=True)
         assert _finished(self.job, self.places, self.run) is None
         found = _start_from(self.places, self.run)
-        batch_size = self.settings.trl_batch_size
-        told = worker_job(self.settings, self.job, self.run, batch_size, found.folder if found else None)
+        told = worker_job(self.settings, self.job, self.run, step_of(self.settings), found.folder if found else None)
         return self.forks.train(told | {"points_file": str(self.folder / "points")}, **kill)
 
     def points(self) -> list[str]:

@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_model import END, build_tiny_model
-from training_jobs import BETA, a_job, settings, write_pairs
+from training_jobs import BETA, a_job, pairs_of, settings, sums, write_dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOTrainer
 
 from prosetting.errors import ConfigError, TrainingError
 from prosetting.trainers.base import TrainingJob, TrainingResult
-from prosetting.trainers.trl_job import LOSSES, dpo_arguments, launch_config, space_needed
+from prosetting.trainers.trl_job import LOSSES, Step, dpo_arguments, launch_config
 from prosetting.trainers.trl_trainer import TrlTrainer, read_news
 
 
@@ -28,10 +28,10 @@ class Trained:
     heard: list[tuple[int, int, float | None]]
 
 
-def trained(folder: Path, model: Path, *more_files: Path, **changes: Any) -> Trained:
+def trained(folder: Path, model: Path, *more_dirs: Path, **changes: Any) -> Trained:
     folder.mkdir()
     job, heard = a_job(folder, model), []
-    job = replace(job, train_files=[*job.train_files, *more_files])
+    job = replace(job, dataset_dirs=[*job.dataset_dirs, *more_dirs])
     trainer = TrlTrainer(settings(**changes), on_progress=lambda *news: heard.append(news))
     return Trained(job, trainer.train(job), heard)
 
@@ -65,7 +65,7 @@ def test_training_leaves_a_whole_model_and_nothing_beside_it(run: Trained) -> No
     assert {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"} <= names
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pth"))]
     left = {path.name for path in run.job.output_dir.parent.iterdir()}
-    assert left == {"a.parquet", "b.parquet", "validation.parquet", "checkpoint", "logs"}
+    assert left == {"round_2", "round_3", "checkpoint", "logs"}
 
 
 def test_pairs_and_steps_are_counted_and_each_step_is_heard(run: Trained) -> None:
@@ -76,7 +76,7 @@ def test_pairs_and_steps_are_counted_and_each_step_is_heard(run: Trained) -> Non
 
 
 def test_chosen_rises_against_rejected_measured_from_the_starting_policy(run: Trained, base: Path) -> None:
-    rows = [row for file in run.job.validation_files for row in pq.read_table(file).to_pylist()]
+    rows = [pair for question in sums(range(40, 43)) for pair in pairs_of(question)]
     rewards = {
         side: [
             BETA
@@ -93,16 +93,35 @@ def test_chosen_rises_against_rejected_measured_from_the_starting_policy(run: Tr
         assert run.result.metrics[f"eval_rewards/{side}"] == pytest.approx(sum(values) / 3, abs=1e-3)
 
 
+def test_stock_trl_trains_the_same_questions_to_the_same_weights(run: Trained, base: Path, tmp_path: Path) -> None:
+    """One pair a question: a step of as many pairs as questions holds the same pairs, in the same order."""
+    stock = trained(tmp_path / "run", base, dpo_engine="stock", trl_gradient_accumulation=1, trl_batch_size=8)
+    one_step = trained(tmp_path / "grouped", base, trl_gradient_accumulation=1, dpo_batch_questions=8)
+    assert stock.result.metrics["train_loss"] == pytest.approx(one_step.result.metrics["train_loss"], rel=1e-5)
+    ours, theirs = (load_file(one.job.output_dir / "model.safetensors") for one in (one_step, stock))
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-4) for name in ours)
+
+
+def test_a_loss_over_a_batch_is_trained_by_stock_trl_and_said_so(base: Path, tmp_path: Path) -> None:
+    done = trained(tmp_path / "run", base, trl_loss_type=("aot",), trl_loss_weights=(1.0,))
+    assert done.result.notes == ("aot compares the pairs of a batch: trained by stock TRL",)
+
+
 def test_the_same_seed_trains_the_same_weights(run: Trained, base: Path, tmp_path: Path) -> None:
     again = trained(tmp_path / "run", base)
     first, second = (one.job.output_dir / "model.safetensors" for one in (run, again))
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_two_processes_train_together_without_a_chat_template_and_without_prompts_too_long(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["grouped", pytest.param("stock", marks=pytest.mark.slow)])
+def test_two_processes_train_together_without_a_chat_template_and_without_prompts_too_long(
+    tmp_path: Path, engine: str
+) -> None:
     plain = build_tiny_model(tmp_path / "model", chat=False)
-    too_long = write_pairs(tmp_path / "long.parquet", range(2), "Max has {} cards. " + "More? " * 80)
-    done = trained(tmp_path / "run", plain, too_long, trl_num_processes=2, trl_gradient_accumulation=1)
+    too_long = write_dataset(tmp_path / "long", sums(range(2), "Max has {} cards. " + "More? " * 80))
+    done = trained(
+        tmp_path / "run", plain, too_long, trl_num_processes=2, trl_gradient_accumulation=1, dpo_engine=engine
+    )
     assert done.result.metrics["processes"] == 2
     assert done.result.metrics["pairs_too_long"] == 2
     assert (done.result.train_pairs, done.result.steps) == (40, 5)
@@ -117,8 +136,7 @@ def test_a_failure_says_why_and_leaves_no_model(base: Path, tmp_path: Path) -> N
 
 
 def test_no_pairs_are_refused_before_anything_starts(base: Path, tmp_path: Path) -> None:
-    job = a_job(tmp_path, base, train_files=[write_pairs(tmp_path / "none.parquet", range(1), "{}")])
-    pq.write_table(pq.read_table(job.train_files[0]).slice(0, 0), job.train_files[0])
+    job = a_job(tmp_path, base, dataset_dirs=[write_dataset(tmp_path / "none", [])])
     with pytest.raises(TrainingError, match="no pairs"):
         TrlTrainer(settings()).train(job)
 
@@ -135,17 +153,13 @@ def test_trl_knows_every_loss_that_is_offered() -> None:
 
 
 def test_the_settings_reach_trl(base: Path, tmp_path: Path) -> None:
-    arguments = dpo_arguments(settings(trl_mixed_precision="bf16", trl_report_to=("wandb",)), a_job(tmp_path, base), 4)
+    arguments = dpo_arguments(
+        settings(trl_mixed_precision="bf16", trl_report_to=("wandb",)), a_job(tmp_path, base), Step(4, 64)
+    )
     assert (arguments["bf16"], arguments["fp16"]) == (True, False)
     assert arguments["report_to"] == ["wandb"]
     assert (arguments["loss_type"], arguments["loss_weights"]) == (["sigmoid", "sft"], [1.0, 5.0])
     assert arguments["precompute_ref_log_probs"]
-
-
-def test_the_space_a_training_needs_is_told_from_the_number_of_weights(base: Path, tmp_path: Path) -> None:
-    weights = sum(weight.numel() for weight in AutoModelForCausalLM.from_pretrained(base).parameters())
-    assert space_needed(str(base)) == 40 * weights
-    assert space_needed("owner/on-the-hub") == 0
 
 
 def test_several_processes_are_asked_for_in_the_way_that_starts_them() -> None:

@@ -26,7 +26,7 @@ from prosetting.trainers.checkpoints import (
     seal,
     sealed_or_quarantined,
 )
-from prosetting.trainers.trl_job import run_of, smaller_batch
+from prosetting.trainers.trl_job import Step, run_of
 
 
 def a_folder(path: Path, *, run: str = "run", sealed: bool = True, **facts: Any) -> Path:
@@ -132,32 +132,40 @@ def test_a_work_folder_that_another_training_holds_is_refused(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "update", "smaller"), [(8, 16, 4), (4, 16, 2), (2, 16, 1), (1, 16, None), (6, 18, 3), (5, 5, 1)]
+    ("size", "update", "smaller"), [(8, 16, 4), (4, 16, 2), (2, 16, 1), (1, 16, None), (6, 18, 3), (5, 5, 1)]
 )
-def test_a_smaller_step_still_makes_up_the_update(batch_size: int, update: int, smaller: int | None) -> None:
-    assert smaller_batch(batch_size, update) == smaller
+def test_a_smaller_step_still_makes_up_the_update(size: int, update: int, smaller: int | None) -> None:
+    assert Step(size, 512).smaller("stock", update) == (smaller and Step(smaller, 512))
+
+
+def test_a_step_of_one_question_is_computed_in_smaller_parts_down_to_a_least() -> None:
+    step, sizes = Step(2, 1024), []
+    while step := step.smaller("grouped", 2):  # type: ignore[assignment]
+        sizes.append((step.size, step.most_tokens))
+    assert sizes == [(1, 1024), (1, 256), (1, 64)]
 
 
 def a_job(folder: Path) -> tuple[Settings, TrainingJob]:
     (folder / "base").mkdir(parents=True)
     (folder / "base" / "model.safetensors").write_bytes(b"weights")
-    pq.write_table(pa.table({"prompt": ["a"]}), folder / "train.parquet")
+    for name in ("train", "validation"):
+        pq.write_table(pa.table({"prompt": ["a"]}), folder / f"{name}_by_question.parquet")
+        pq.write_table(pa.table({"prompt": ["a"]}), folder / f"{name}.parquet")
     job = TrainingJob(
         round=3,
         model_path=str(folder / "base"),
-        train_files=[folder / "train.parquet"],
-        validation_files=[],
+        dataset_dirs=[folder],
         output_dir=folder / "model",
         log_file=folder / "log",
         seed=5,
     )
-    return Settings(solver_model_path="unused", trl_batch_size=4, trl_gradient_accumulation=4), job
+    return Settings(solver_model_path="unused", dpo_batch_questions=4, trl_gradient_accumulation=4), job
 
 
 def test_a_run_keeps_its_name_in_a_moved_workspace_and_with_smaller_steps(tmp_path: Path) -> None:
     settings, job = a_job(tmp_path / "here")
     moved_settings, moved_job = a_job(tmp_path / "there")
-    smaller = moved_settings.model_copy(update={"trl_batch_size": 2, "trl_gradient_accumulation": 8})
+    smaller = moved_settings.model_copy(update={"dpo_batch_questions": 2, "trl_gradient_accumulation": 8})
     assert run_of(settings, job) == run_of(smaller, moved_job)
 
 
@@ -166,9 +174,14 @@ def test_other_weights_pairs_seeds_or_settings_are_another_run(tmp_path: Path) -
     names = [run_of(settings, job), run_of(settings, replace(job, seed=6))]
     names += [
         run_of(settings.model_copy(update=change), job)
-        for change in ({"trl_beta": 0.2}, {"trl_batch_size": 8}, {"trl_num_processes": 1})
+        for change in (
+            {"trl_beta": 0.2},
+            {"dpo_batch_questions": 8},
+            {"trl_num_processes": 1},
+            {"dpo_engine": "stock"},
+        )
     ]
-    pq.write_table(pa.table({"prompt": ["b"]}), job.train_files[0])
+    pq.write_table(pa.table({"prompt": ["b"]}), tmp_path / "train_by_question.parquet")
     names.append(run_of(settings, job))
     (tmp_path / "base" / "model.safetensors").write_bytes(b"others")
     names.append(run_of(settings, job))

@@ -1,0 +1,176 @@
+"""One update on questions is stock TRL's update on the same pairs: loss, gradients, figures. Real trl, float32, CPU."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from tiny_model import build_tiny_model
+from training_jobs import a_question, pairs_of
+from transformers import AutoModelForCausalLM, AutoTokenizer, MixtralConfig, MixtralForCausalLM, PreTrainedModel
+from trl import DPOConfig, DPOTrainer
+
+from prosetting.trainers.trl_job import LOSSES, OF_A_BATCH
+from prosetting.trainers.worker_dpo_data import tokenize
+from prosetting.trainers.worker_dpo_grouped import GroupedDPOTrainer
+
+RATE = 1e-2
+LOSS_BAR, GRADIENT_BAR, UPDATE_BAR = 1e-6, 5e-6, 1e-6
+OF_TIME = ("runtime", "per_second", "grad_norm", "train_loss", "epoch", "num_tokens")
+
+
+def questions() -> list[dict[str, Any]]:
+    """Unequal ones: 7, 12, 1, 4 and 15 pairs; completions of 4 to 40 tokens, some in several pairs."""
+    draw = random.Random(3)
+
+    def texts(count: int) -> list[str]:
+        return [f" {draw.randrange(10 ** draw.randrange(1, 30))}+4 \\boxed{{{number}}}" for number in range(count)]
+
+    sizes = ((1, 7), (2, 6), (1, 1), (4, 1), (5, 3))
+    prompts = (f"Max has {9**n} cards{' and buys 4 more' * n}?" for n in range(len(sizes)))
+    return [
+        a_question(prompt, texts(right), texts(wrong)) for prompt, (right, wrong) in zip(prompts, sizes, strict=True)
+    ]
+
+
+@dataclass
+class Update:
+    """What one step of plain gradient descent did: the gradient is the change over the rate."""
+
+    logged: dict[str, float]
+    gradient: torch.Tensor
+    weights: torch.Tensor
+    trainer: DPOTrainer
+
+
+@pytest.fixture(scope="module", params=["chat", "plain"])
+def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_model(tmp_path_factory.mktemp("model"), chat=request.param == "chat")
+
+
+def flat(model: PreTrainedModel) -> torch.Tensor:
+    return torch.cat([weight.detach().flatten() for weight in model.parameters()])
+
+
+def arguments(folder: Path, **changes: Any) -> DPOConfig:
+    values: dict[str, Any] = {
+        "output_dir": str(folder),
+        "precompute_ref_log_probs": True,
+        "optim": "sgd",
+        "learning_rate": RATE,
+        "lr_scheduler_type": "constant",
+        "max_grad_norm": 0.0,
+        "max_steps": 1,
+        "beta": 0.5,
+        "max_length": 96,
+        "bf16": False,
+        "use_cpu": True,
+        "gradient_checkpointing": False,
+        "report_to": "none",
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "disable_tqdm": True,
+        "per_device_eval_batch_size": 1,
+    }
+    return DPOConfig(**values | changes)
+
+
+def update(base: Path, folder: Path, *, pairs: int = 0, most_tokens: int | None = None, **changes: Any) -> Update:
+    """`pairs` a step by stock TRL; without, one of questions. The policy is one step away from the reference."""
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    chat = tokenizer.chat_template is not None
+
+    def sided(pair: dict[str, str]) -> dict[str, Any]:
+        roles = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
+        return {name: [{"role": roles[name], "content": text}] if chat else text for name, text in pair.items()}
+
+    args = arguments(folder, **changes)
+    if pairs:
+        args.per_device_train_batch_size = args.per_device_eval_batch_size = pairs
+        data = Dataset.from_list([sided(pair) for question in questions() for pair in pairs_of(question)])
+        trainer = DPOTrainer(model, args=args, train_dataset=data, eval_dataset=data, processing_class=tokenizer)
+    else:
+        data = Dataset.from_list([tokenize(question, tokenizer, 96) or {} for question in questions()])
+        trainer = GroupedDPOTrainer(
+            model, args, train_dataset=data, eval_dataset=data, processing_class=tokenizer, most_tokens=most_tokens
+        )
+        assert trainer.data_collator.share
+    with torch.no_grad():  # away from the reference, which is computed already
+        draw = torch.Generator().manual_seed(1)
+        for weight in model.parameters():
+            weight += 0.02 * torch.randn(weight.shape, generator=draw)
+    before = flat(model)
+    trainer.train()
+    after = flat(model)
+    return Update(trainer.state.log_history[0], (before - after) / RATE, after, trainer)
+
+
+PAIRS = sum(len(question["chosen"]) for question in questions())
+ALL = {"per_device_train_batch_size": 5}
+WAYS: dict[str, dict[str, Any]] = {
+    "at once": ALL,
+    "accumulated over unequal questions": {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 5},
+    "in steps of 2, 2 and 1": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 3},
+    "with gradient checkpointing": ALL | {"gradient_checkpointing": True},
+    "in parts of few tokens": ALL | {"most_tokens": 100},
+    "in parts, checkpointed": ALL | {"most_tokens": 100, "gradient_checkpointing": True},
+}
+
+
+def assert_same(ours: Update, stock: Update) -> None:
+    assert ours.logged["loss"] == pytest.approx(stock.logged["loss"], rel=LOSS_BAR)
+    assert float((ours.gradient - stock.gradient).norm() / stock.gradient.norm()) <= GRADIENT_BAR
+    assert float((ours.weights - stock.weights).norm() / stock.weights.norm()) <= UPDATE_BAR
+    figures = {name for name in stock.logged if not name.endswith(OF_TIME)}
+    assert figures <= ours.logged.keys()
+    for name in figures:
+        assert ours.logged[name] == pytest.approx(stock.logged[name], rel=1e-4, abs=1e-5), name
+
+
+@pytest.mark.parametrize("loss", [name for name in LOSSES if name not in OF_A_BATCH])
+def test_every_loss_gives_the_same_update(base: Path, tmp_path: Path, loss: str) -> None:
+    change = {"loss_type": [loss]}
+    ours = update(base, tmp_path, per_device_train_batch_size=2, gradient_accumulation_steps=3, **change)
+    assert_same(ours, update(base, tmp_path, pairs=PAIRS, **change))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_however_an_update_is_computed_it_is_the_same(base: Path, tmp_path: Path, way: str) -> None:
+    losses = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 5.0]}
+    stock = update(base, tmp_path, pairs=PAIRS, **losses)
+    assert_same(update(base, tmp_path, **WAYS[way], **losses), stock)
+
+
+def test_an_evaluation_gives_the_figures_of_all_pairs(base: Path, tmp_path: Path) -> None:
+    ours, stock = (update(base, tmp_path, **way).trainer.evaluate() for way in (ALL, {"pairs": PAIRS}))
+    for name, value in stock.items():
+        if not name.endswith(OF_TIME):
+            assert ours[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"loss_type": ["aot"]}, "aot"),
+        ({"loss_type": ["sigmoid", "aot_unpaired"], "loss_weights": [1.0, 1.0]}, "aot"),
+        ({"ld_alpha": 0.5}, "ld_alpha"),
+        ({"precompute_ref_log_probs": False}, "beforehand"),
+    ],
+)
+def test_what_is_not_the_same_is_refused(base: Path, tmp_path: Path, change: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=f"{reason}.*DPO_ENGINE=stock"):
+        update(base, tmp_path, **change)
+
+
+def test_a_mixture_of_experts_is_refused(tmp_path: Path) -> None:
+    sizes = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "num_local_experts": 2}
+    model = MixtralForCausalLM(MixtralConfig(**sizes, **heads))
+    with pytest.raises(ValueError, match="mixture of experts"):
+        GroupedDPOTrainer(model, arguments(tmp_path))
