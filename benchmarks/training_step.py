@@ -117,7 +117,7 @@ def measure(cell: Cell, side: str, folder: Path, one_step: bool) -> dict[str, An
     from prosetting.trainers.worker_dpo_data import tokenize
     from prosetting.trainers.worker_dpo_grouped import GroupedDPOTrainer
 
-    class Epochs(TrainerCallback):
+    class Epochs(TrainerCallback):  # type: ignore[misc]
         def __init__(self) -> None:
             self.ends: list[float] = []
 

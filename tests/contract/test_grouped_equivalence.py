@@ -12,24 +12,30 @@ import torch
 from datasets import Dataset
 from tiny_model import build_tiny_model
 from training_jobs import a_question, pairs_of
-from transformers import AutoModelForCausalLM, AutoTokenizer, MixtralConfig, MixtralForCausalLM, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    MixtralConfig,
+    MixtralForCausalLM,
+    PreTrainedModel,
+    TrainerCallback,
+)
 from trl import DPOConfig, DPOTrainer
 
 from prosetting.trainers.trl_job import LOSSES, OF_A_BATCH
 from prosetting.trainers.worker_dpo_data import tokenize
 from prosetting.trainers.worker_dpo_grouped import GroupedDPOTrainer
 
-RATE = 1e-2
 LOSS_BAR, GRADIENT_BAR, UPDATE_BAR = 1e-6, 5e-6, 1e-6
 OF_TIME = ("runtime", "per_second", "grad_norm", "train_loss", "epoch", "num_tokens")
 
 
 def questions() -> list[dict[str, Any]]:
-    """Unequal ones: 7, 12, 1, 4 and 15 pairs; completions of 4 to 40 tokens, some in several pairs."""
+    """Unequal ones: 7, 12, 1, 4 and 15 pairs; completions of 4 to 20 tokens, some in several pairs."""
     draw = random.Random(3)
 
     def texts(count: int) -> list[str]:
-        return [f" {draw.randrange(10 ** draw.randrange(1, 30))}+4 \\boxed{{{number}}}" for number in range(count)]
+        return [f" {draw.randrange(10 ** draw.randrange(1, 12))}+4 \\boxed{{{number}}}" for number in range(count)]
 
     sizes = ((1, 7), (2, 6), (1, 1), (4, 1), (5, 3))
     prompts = (f"Max has {9**n} cards{' and buys 4 more' * n}?" for n in range(len(sizes)))
@@ -40,7 +46,7 @@ def questions() -> list[dict[str, Any]]:
 
 @dataclass
 class Update:
-    """What one step of plain gradient descent did: the gradient is the change over the rate."""
+    """What one step of plain gradient descent did."""
 
     logged: dict[str, float]
     gradient: torch.Tensor
@@ -53,6 +59,11 @@ def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return build_tiny_model(tmp_path_factory.mktemp("model"), chat=request.param == "chat")
 
 
+class Gradient(TrainerCallback):
+    def on_pre_optimizer_step(self, *_: Any, model: PreTrainedModel, **__: Any) -> None:
+        self.value = torch.cat([weight.grad.flatten() for weight in model.parameters()])
+
+
 def flat(model: PreTrainedModel) -> torch.Tensor:
     return torch.cat([weight.detach().flatten() for weight in model.parameters()])
 
@@ -62,11 +73,11 @@ def arguments(folder: Path, **changes: Any) -> DPOConfig:
         "output_dir": str(folder),
         "precompute_ref_log_probs": True,
         "optim": "sgd",
-        "learning_rate": RATE,
+        "learning_rate": 1e-2,
         "lr_scheduler_type": "constant",
         "max_grad_norm": 0.0,
         "max_steps": 1,
-        "beta": 0.5,
+        "beta": 0.1,  # float32 rounds a sum of log-probabilities to 1e-5; times β it must stay below the bar
         "max_length": 96,
         "bf16": False,
         "use_cpu": True,
@@ -105,10 +116,10 @@ def update(base: Path, folder: Path, *, pairs: int = 0, most_tokens: int | None 
         draw = torch.Generator().manual_seed(1)
         for weight in model.parameters():
             weight += 0.02 * torch.randn(weight.shape, generator=draw)
-    before = flat(model)
+    gradient = Gradient()
+    trainer.add_callback(gradient)
     trainer.train()
-    after = flat(model)
-    return Update(trainer.state.log_history[0], (before - after) / RATE, after, trainer)
+    return Update(trainer.state.log_history[0], gradient.value, flat(model), trainer)
 
 
 PAIRS = sum(len(question["chosen"]) for question in questions())

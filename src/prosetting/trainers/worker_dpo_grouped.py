@@ -48,6 +48,7 @@ class GroupedDPOTrainer(DPOTrainer):
     """
 
     loss_is_scaled_for_ga = True
+    loss_weights: list[float]
 
     def __init__(
         self, model: PreTrainedModel, args: DPOConfig, *, most_tokens: int | None = None, **kwargs: Any
@@ -138,7 +139,7 @@ class GroupedDPOTrainer(DPOTrainer):
             return super().compute_loss(model, inputs, return_outputs)
         counts = _counts(inputs).to(num_items_in_batch)
         of_pairs, of_tokens, _ = (counts / num_items_in_batch * self.accelerator.num_processes).tolist()
-        weights: list[float] = self.loss_weights
+        weights = self.loss_weights
         named = zip(self.loss_types, weights, strict=True)
         self.loss_weights = [weight * of_tokens / of_pairs if name == "sft" else weight for name, weight in named]
         try:
