@@ -146,7 +146,7 @@ def test_a_folder_that_cannot_be_loaded_says_so(folder: Path, tmp_path: Path) ->
     broken.mkdir()
     (broken / "config.json").write_text("{}")
     with pytest.raises(SolverError, match="cannot be loaded") as caught:
-        LocalSolver(str(broken), gpu_ids=(), log_file=tmp_path / "solver.log")
+        _ = LocalSolver(str(broken), gpu_ids=(), log_file=tmp_path / "solver.log").facts
     assert "SOLVER_MODEL_PATH" in caught.value.next_step
 
 

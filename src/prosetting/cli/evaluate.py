@@ -86,8 +86,15 @@ def _evaluate(settings: Settings, files: list[Path]) -> list[dict[str, Any]]:
         verifier = stack.enter_context(AnswerVerifier())
         spec = settings.reward_function
         reward_function = stack.enter_context(RewardFunction(spec)) if spec else None
-        gpu_ids, model = settings.physical_solver_gpu, settings.solver_model_path
-        solver = stack.enter_context(LocalSolver(model, gpu_ids=gpu_ids, log_file=scratch / "sampler.log"))
+        solver = stack.enter_context(
+            LocalSolver(
+                settings.solver_model_path,
+                gpu_ids=settings.physical_solver_gpu,
+                log_file=scratch / "sampler.log",
+                batch_size=settings.solver_batch_size,
+                trust_remote_code=settings.trust_remote_code,
+            )
+        )
         results = []
         for number, (file, questions) in enumerate(questions_of.items()):
             journal = stack.enter_context(Journal(scratch / f"{number}.db"))

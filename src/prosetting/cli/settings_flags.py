@@ -60,7 +60,7 @@ class GradeCommand(SettingsCommand):
 class EvalCommand(SettingsCommand):
     """Samples and grades."""
 
-    shown = ("solver_", "physical_solver_gpu", "teacher_", "seed")
+    shown = ("solver_", "physical_solver_gpu", "teacher_", "trust_", "seed")
 
 
 def load(

@@ -5,6 +5,7 @@ Parent and child speak JSON lines, which worker_sampler.py describes.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -34,11 +35,11 @@ class ModelFacts:
 
 
 class LocalSolver:
-    """A checkpoint held in a child process. Starting waits until the model is loaded.
+    """A checkpoint held in a child process, which loads it while the caller goes on; who samples waits for it.
 
     `batch_size` attempts are drawn at once. `gpu_ids` are physical ids that only the child sees; none means the CPU.
-    `trust_remote_code` runs Python code that the checkpoint brings. Raises SolverError when the checkpoint cannot be
-    loaded. May be used as a context manager.
+    `trust_remote_code` runs Python code that the checkpoint brings. May be used as a context
+    manager.
     """
 
     def __init__(
@@ -62,14 +63,16 @@ class LocalSolver:
         self._ahead = 2 * batch_size
         self._keys = itertools.count()
         self._child = children.start_child(command, log_file=log_file, extra_env=env, pipes=True)
-        try:
-            self.facts = ModelFacts(**self._receive())
-        except BaseException:
-            self.close()
-            raise
+
+    @functools.cached_property
+    def facts(self) -> ModelFacts:
+        """What was loaded, once it is. Raises SolverError when the checkpoint cannot be loaded."""
+        return ModelFacts(**self._receive())
 
     def sample(self, requests: Iterable[SampleRequest], params: SamplingParams) -> Iterator[Sample]:
-        """Draw attempts, each yielded as it is finished. Raises SolverError when the child is lost."""
+        """Draw attempts, each yielded as it is finished. Raises SolverError when the checkpoint cannot be loaded or the
+        child is lost."""
+        assert self.facts  # nothing is asked for before it is loaded
         stream = iter(requests)
         open_: dict[int, SampleRequest] = {}
         self._send([{"params": asdict(params)}])
@@ -137,6 +140,8 @@ def _advice(message: str, log_file: Path) -> str:
         )
     if "No module named" in message:
         return "pip install 'prosetting[train]'"
+    if "trust_remote_code" in message:
+        return "it brings Python code of its own: set TRUST_REMOTE_CODE=true if you trust that code"
     if "cannot be loaded" in message:
         return "set SOLVER_MODEL_PATH to a Hugging Face model folder, or to a hub name such as Qwen/Qwen3-8B"
     return f"see {log_file}, then start the run again: it goes on where it stopped"

@@ -272,7 +272,6 @@ class Journal(TeacherBooks):
             yield from rows
             after = rows[-1][1:3] if len(rows) == PAGE else None
 
-
     def add_grades(self, split: Split, grades: Iterable[Grade]) -> None:
         """A verdict that is decided stays when `unknown` comes later.
 

@@ -241,6 +241,7 @@ def _open_solver(settings: Settings, workspace: Workspace, model: str) -> Solver
         gpu_ids=settings.physical_solver_gpu,
         log_file=workspace.logs / "sampler.log",
         batch_size=settings.solver_batch_size,
+        trust_remote_code=settings.trust_remote_code,
     )
 
 

@@ -185,7 +185,7 @@ def worker_job(settings: Settings, job: TrainingJob, run: str, step: Step, resum
     return {
         "run": run,
         "model_path": str(folder) if folder.is_dir() else job.model_path,
-        "trust_remote_code": False,
+        "trust_remote_code": settings.trust_remote_code,
         "engine": engine_of(settings),
         "most_tokens": step.most_tokens,
         "train_files": [str(file) for file in data_files(settings, job, "train")],
