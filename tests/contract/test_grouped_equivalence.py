@@ -148,8 +148,9 @@ def assert_same(ours: Update, stock: Update, gradient_bar: float = GRADIENT_BAR)
 def test_every_loss_gives_the_same_update(base: Path, tmp_path: Path, loss: str) -> None:
     change = {"loss_type": [loss]}
     ours = update(base, tmp_path, per_device_train_batch_size=2, gradient_accumulation_steps=3, **change)
-    # discopop divides by τ = 0.05, and so multiplies rounding by 20: stock TRL in steps of other sizes differs as much
-    bar = 20 * GRADIENT_BAR if loss == "discopop" else GRADIENT_BAR
+    # discopop divides by τ = 0.05: moving stock TRL's own reference log-probabilities by the last bit of a float32
+    # changes its gradient by 1.1e-5 here
+    bar = 4 * GRADIENT_BAR if loss == "discopop" else GRADIENT_BAR
     assert_same(ours, update(base, tmp_path, pairs=PAIRS, **change), bar)
 
 
