@@ -50,24 +50,26 @@ class SlotCache(Cache):
         self._slots = slots
         self._keys: list[torch.Tensor] = []
         self._values: list[torch.Tensor] = []
-        self._positions = torch.empty(0, dtype=torch.long)
+        self._places = torch.empty(0, dtype=torch.long)  # counted through slots, heads and positions
         self._length = 0
 
     def at(self, positions: torch.Tensor, length: int) -> None:
         """Row i's next key goes to `positions[i]` of slot i; keys up to `length` are given to attention."""
-        self._positions, self._length = positions, length
         self._grow(length)
+        self._length = length
+        _, heads, have, _ = self._keys[0].shape
+        of_heads = torch.arange(len(positions) * heads, device=positions.device) * have
+        self._places = of_heads + positions.repeat_interleave(heads)
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Keep a step's keys and values, (row, head, 1, channel); all so far, (row, head, length, channel)."""
-        keys, values = self._keys[layer_idx], self._values[layer_idx]
-        positions = self._positions.to(keys.device)
-        rows = torch.arange(len(positions), device=keys.device)
-        keys[rows, :, positions] = key_states[:, :, 0]
-        values[rows, :, positions] = value_states[:, :, 0]
-        return keys[: len(rows), :, : self._length], values[: len(rows), :, : self._length]
+        found = []
+        for kept, states in ((self._keys[layer_idx], key_states), (self._values[layer_idx], value_states)):
+            kept.flatten(0, 2).index_copy_(0, self._places.to(kept.device), states.flatten(0, 2))
+            found.append(kept[: len(states), :, : self._length])
+        return found[0], found[1]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self._length
