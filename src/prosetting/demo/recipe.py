@@ -59,7 +59,7 @@ RUN_SETTINGS: dict[str, str] = {
     "TRL_LEARNING_RATE": "1e-4",
     "TRL_LR_SCHEDULER": "linear",
     "TRL_NUM_EPOCHS": "1",
-    "TRL_BATCH_SIZE": "16",
+    "DPO_BATCH_QUESTIONS": "5",
     "TRL_GRADIENT_ACCUMULATION": "1",
     "TRL_BETA": "0.5",
     "TRL_LOSS_TYPE": "sigmoid,sft",
