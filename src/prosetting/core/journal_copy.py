@@ -24,7 +24,8 @@ _KEYS = {
     "teacher_calls": ("request_hash",),
     "questions": ("question_id",),
 }
-"""Every table but the facts, which the caller decides on, with what its pieces are ordered by."""
+"""Every table with what its pieces are ordered by, but the facts, which the caller decides on, and what the
+journal makes itself: the teachers' totals as calls are written, the index of questions when a gate is opened."""
 _USED = "SELECT question_id FROM pools UNION SELECT admitted_id FROM enhancements WHERE admitted_id IS NOT NULL"
 
 
