@@ -94,7 +94,7 @@ class QuestionManager:
         in_pool_order = self._journal.pool_ids(round_)
         parents = sorted(in_pool_order, key=lambda question_id: self._draw(round_, "enhance", question_id))
         most = self._settings.new_questions_per_round or len(parents)
-        progress = Progress(f"round {round_} · new questions", min(most, len(parents)))
+        progress = Progress(f"round {round_} · questions that Teacher2 was asked about", len(parents))
         await self._ask_early(round_, in_pool_order, frozenset(parents[:most]), graded, teacher2, progress)
         gate = QuestionGate(self._journal, round_, held_out=self._held_out)
         admitted: list[QuestionId] = []
