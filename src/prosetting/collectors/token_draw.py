@@ -49,7 +49,8 @@ def draw(logits: torch.Tensor, uniform: torch.Tensor, warp: Warp) -> torch.Tenso
     cumulative = weights.cumsum(dim=-1, dtype=torch.float64)
     target = uniform.clamp(min=0)[:, None] * cumulative[:, -1:]
     drawn = torch.searchsorted(cumulative, target, right=True).squeeze(1).clamp_(max=logits.shape[1] - 1)
-    return torch.where(uniform == GREEDY, logits.argmax(dim=-1), drawn)
+    greedy = uniform == GREEDY
+    return torch.where(greedy, logits.argmax(dim=-1), drawn) if greedy.any() else drawn
 
 
 def nucleus(weights: torch.Tensor, top_p: float) -> torch.Tensor:
