@@ -246,7 +246,7 @@ def main() -> None:
     parser.add_argument("--questions", type=Path, required=True, help="a question file")
     parser.add_argument("--teacher", required=True, help="base URL")
     parser.add_argument("--workers", type=int, default=32, help="teacher calls in flight")
-    parser.add_argument("--pairs-an-update", type=int, default=int(RUN_SETTINGS["TRL_BATCH_SIZE"]))
+    parser.add_argument("--pairs-an-update", type=int, default=16)
     parser.add_argument("--prompts-a-batch", type=int, default=64)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--out", type=Path, required=True)
