@@ -201,7 +201,7 @@ def test_grade_gives_each_row_back_in_order_with_its_verdict(
     assert [row["decided_by"] for row in rows] == ["rules", "rules", "rules"]
     assert rows[0] == RIGHT | {"verdict": "correct", "decided_by": "rules"}
     assert rows[1]["note"] == ["kept"]
-    assert "3 rows: 1 correct, 1 incorrect, 1 unknown · 2 by rules, 0 by teacher1" in captured.err
+    assert "3 rows: 1 correct, 1 incorrect, 1 unknown · 2 by rules\n" in captured.err
 
 
 def test_grade_asks_the_teacher_what_rules_leave_open(tmp_path: Path) -> None:

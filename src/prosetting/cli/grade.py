@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, get_args
 
 import typer
 
@@ -64,7 +64,7 @@ def grade(
       prosetting grade attempts.jsonl --rules-only --out graded.jsonl
     """
     from prosetting.cli.logs import log_to_stderr
-    from prosetting.records import Verdict
+    from prosetting.records import DecidedBy, Verdict
 
     settings = load(ctx, env_file, need_model=False).settings
     total = sum(1 for _ in read_rows(file))
@@ -73,7 +73,8 @@ def grade(
     with log_to_stderr() as log:
         counts = _grade_file(file, total, out, settings, rules_only=rules_only)
         verdicts = ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict)
-        log.info("%d rows: %s · %d by rules, %d by teacher1", total, verdicts, counts["rules"], counts["teacher1"])
+        decided = ", ".join(f"{counts[who]} by {who}" for who in get_args(DecidedBy) if counts[who])
+        log.info("%d rows: %s · %s", total, verdicts, decided or "none decided")
 
 
 @dataclass(frozen=True, slots=True)
