@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
+from peft import LoraConfig
 from tiny_model import build_tiny_model
 from training_jobs import a_question, pairs_of
 from transformers import (
@@ -61,7 +62,7 @@ def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 class Gradient(TrainerCallback):
     def on_pre_optimizer_step(self, *_: Any, model: PreTrainedModel, **__: Any) -> None:
-        self.value = torch.cat([weight.grad.flatten() for weight in model.parameters()])
+        self.value = torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.requires_grad])
 
 
 def flat(model: PreTrainedModel) -> torch.Tensor:
@@ -91,8 +92,13 @@ def arguments(folder: Path, **changes: Any) -> DPOConfig:
     return DPOConfig(**values | changes)
 
 
-def update(base: Path, folder: Path, *, pairs: int = 0, most_tokens: int | None = None, **changes: Any) -> Update:
+def update(
+    base: Path, folder: Path, *, pairs: int = 0, most_tokens: int | None = None, lora: bool = False, **changes: Any
+) -> Update:
     """`pairs` a step by stock TRL; without, one of questions. The policy is one step away from the reference."""
+    torch.manual_seed(0)  # of the adapters
+    adapters = LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False)
+    peft: dict[str, Any] = {"peft_config": adapters} if lora else {}
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     chat = tokenizer.chat_template is not None
@@ -105,16 +111,24 @@ def update(base: Path, folder: Path, *, pairs: int = 0, most_tokens: int | None 
     if pairs:
         args.per_device_train_batch_size = args.per_device_eval_batch_size = pairs
         data = Dataset.from_list([sided(pair) for question in questions() for pair in pairs_of(question)])
-        trainer = DPOTrainer(model, args=args, train_dataset=data, eval_dataset=data, processing_class=tokenizer)
+        trainer = DPOTrainer(
+            model, args=args, train_dataset=data, eval_dataset=data, processing_class=tokenizer, **peft
+        )
     else:
         data = Dataset.from_list([tokenize(question, tokenizer, 96) or {} for question in questions()])
         trainer = GroupedDPOTrainer(
-            model, args, train_dataset=data, eval_dataset=data, processing_class=tokenizer, most_tokens=most_tokens
+            model,
+            args,
+            train_dataset=data,
+            eval_dataset=data,
+            processing_class=tokenizer,
+            most_tokens=most_tokens,
+            **peft,
         )
         assert trainer.data_collator.share
     with torch.no_grad():  # away from the reference, which is computed already
         draw = torch.Generator().manual_seed(1)
-        for weight in model.parameters():
+        for weight in () if lora else model.parameters():
             weight += 0.02 * torch.randn(weight.shape, generator=draw)
     gradient = Gradient()
     trainer.add_callback(gradient)
@@ -159,6 +173,15 @@ def test_however_an_update_is_computed_it_is_the_same(base: Path, tmp_path: Path
     losses = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 5.0]}
     stock = update(base, tmp_path, pairs=PAIRS, **losses)
     assert_same(update(base, tmp_path, **WAYS[way], **losses), stock)
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_adapters_get_the_same_update(base: Path, tmp_path: Path, checkpointed: bool) -> None:
+    """LoRA; the reference is the model without its adapters."""
+    lora: dict[str, Any] = {"lora": True, "gradient_checkpointing": checkpointed}
+    ours, stock = update(base, tmp_path, **ALL, **lora), update(base, tmp_path, pairs=PAIRS, **lora)
+    assert stock.gradient.norm() > 0
+    assert_same(ours, stock)
 
 
 def test_an_evaluation_gives_the_figures_of_all_pairs(base: Path, tmp_path: Path) -> None:
