@@ -60,8 +60,9 @@ def claim_of(line: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and {"claim", "value", "holds"} <= found.keys() else None
 
 
-def holds(record: Record) -> bool:
-    return "failed" not in record and bool(record["result"]["holds"])
+def falls_short(record: Record) -> bool:
+    """A script that failed or does not hold; one that could not measure here (`holds` is null) says so itself."""
+    return "failed" in record or record["result"]["holds"] is False
 
 
 def row(record: Record) -> str:
@@ -72,7 +73,7 @@ def row(record: Record) -> str:
     else:
         result = record["result"]
         value = shown(result["value"]) + (f" {result['spread']}" if "spread" in result else "")
-        yes = "yes" if holds(record) else "**no**"
+        yes = {True: "yes", False: "**no**"}.get(result["holds"], f"not measured: {result.get('reason', '')}")
         cells = [result["claim"], value, result.get("unit", ""), shown(result.get("bar", "")), yes]
         cells += [result.get("machine", ""), command]
     return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in [*cells, record["date"]]) + " |\n"
@@ -94,15 +95,15 @@ def main() -> int:
     names = [name.removesuffix(".py") for name in parser.parse_args().names] or scripts
     if unknown := sorted(set(names) - set(scripts)):
         parser.error(f"{', '.join(unknown)}: no such script; there are {', '.join(scripts)}")
-    lines = RESULTS.read_text(encoding="utf-8").splitlines() if RESULTS.exists() else []
-    records = [record for record in map(json.loads, lines) if record["script"] in scripts]
     bad = []
     for name in names:
         print(f"== {name}", flush=True)
         found = run(name)
-        bad += [name] * (not all(map(holds, found)))
+        bad += [name] * any(map(falls_short, found))
         # After each script, so that an interruption loses only the one that it meets.
-        records = sorted([r for r in records if r["script"] != name] + found, key=lambda record: str(record["script"]))
+        lines = RESULTS.read_text(encoding="utf-8").splitlines() if RESULTS.exists() else []
+        kept = [record for record in map(json.loads, lines) if record["script"] in scripts and record["script"] != name]
+        records = sorted(kept + found, key=lambda record: str(record["script"]))
         RESULTS.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records), encoding="utf-8")
         TABLE.write_text(HEAD + "".join(map(row, records)), encoding="utf-8")
     print(f"{TABLE}: {len(names) - len(bad)} of {len(names)} hold" + (f", not {', '.join(bad)}" if bad else ""))
