@@ -85,7 +85,7 @@ def shown(value: Any) -> str:
         return "; ".join(f"{name}: {shown(part)}" for name, part in value.items())
     if isinstance(value, list):
         return "; ".join(map(shown, value))
-    return f"{value:,}" if isinstance(value, int | float) else str(value)
+    return "–" if value is None else f"{value:,}" if isinstance(value, int | float) else str(value)
 
 
 def main() -> int:
