@@ -9,6 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
 from conftest import clean_env
 
 from prosetting.core.orphans import MARK, mark_of
@@ -31,6 +32,7 @@ def trainers_among(processes: dict[int, str]) -> list[int]:
     return [pid for pid, command in processes.items() if "prosetting.trainers.worker_dpo --job" in command]
 
 
+@pytest.mark.slow
 def test_the_next_run_ends_what_hangs_of_a_killed_one_and_goes_on(demo, tmp_path):
     workspace = tmp_path / "run"
     flags = ("--total-rounds", "1", "--first-training-round", "1", "--trl-num-processes", str(PROCESSES))

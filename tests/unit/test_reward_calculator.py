@@ -77,7 +77,7 @@ def grade(journal: Journal, judge: Judge | None, reward_function=None, attempts_
             concurrent_workers=4,
             run_seed=1,
         )
-        asyncio.run(rewards.grade("train", 1, [WITH, WITHOUT], attempts_a_question=attempts_a_question))
+        asyncio.run(rewards.grade("train", 1, [WITHOUT, WITH], attempts_a_question=attempts_a_question))
     return [found for _, found in journal.graded_attempts("train", 1)]
 
 
@@ -121,6 +121,26 @@ def test_each_set_of_questions_has_canaries_of_its_own_and_a_resumed_run_asks_th
     assert len(first.canaries) == 6
     assert sorted(again.canaries) == sorted(first.canaries)
     assert judge_health(journal, 1).canaries == judge_health(journal, 1).canaries_right == 6
+
+
+def test_questions_that_rules_will_decide_bring_few_canaries(journal):
+    """A set costs three calls, so it is for attempts that the teacher is asked about."""
+    more = [Question(question_id_of(f"{n}"), f"What is 6 + {n}?", reference=f"{6 + n}") for n in range(15)]
+    for question in more:
+        draw(journal, question, "twelve or so")
+    judge = Judge()
+    with AnswerVerifier() as verifier:
+        rewards = RewardCalculator(
+            journal,
+            GroupCommit(journal),
+            verifier,
+            judge,  # type: ignore[arg-type]
+            reward_function=None,
+            concurrent_workers=4,
+            run_seed=1,
+        )
+        asyncio.run(rewards.grade("train", 1, more, attempts_a_question=ATTEMPTS_BETWEEN_CANARIES))
+    assert judge_health(journal, 1).canaries == 3
 
 
 def test_questions_of_one_set_share_their_canaries(journal):

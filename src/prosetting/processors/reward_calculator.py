@@ -29,6 +29,8 @@ from prosetting.records import Grade, JudgeHealth, Question, Trajectory, Verdict
 from prosetting.teachers.base import Teacher
 
 ATTEMPTS_BETWEEN_CANARIES = 128
+"""Of those that Teacher1 is expected to be asked about: all without a reference, few of the others."""
+LEFT_OPEN_BY_RULES = 1 / 16
 REGRADED_A_ROUND, DRAWN_TO_REGRADE = 24, 240
 """Attempts decided by rules that Teacher1 grades too, to know how far the two agree."""
 
@@ -83,7 +85,7 @@ class RewardCalculator:
     ) -> None:
         """Grade what is open, question by question in this order, each as soon as `sampled` has come past it.
 
-        `attempts_a_question` says how many questions lie between two sets of canaries: a function of the round, not
+        `attempts_a_question` says how many questions lie between two sets of canaries: a function of the pool, not
         of what is left of it, so that a resumed run meets the same ones, whose replies are kept.
 
         `graded` is told each question's place, and closed when not all come to be graded. Raises TeacherUnavailable
@@ -93,16 +95,23 @@ class RewardCalculator:
         progress = Progress(f"round {round_} · grading ({split})", len(questions))
         checks = _CanaryChecks(lambda number: self._check(split, round_, number))
 
-        async def grade_question(place: int) -> None:
+        def in_order() -> Iterator[tuple[int, Question, int]]:
+            """Each question with its place and its set of canaries."""
+            expected = 0.0
+            for place, question in enumerate(questions):
+                yield place, question, int(expected) // ATTEMPTS_BETWEEN_CANARIES
+                expected += attempts_a_question * (1 if question.reference is None else LEFT_OPEN_BY_RULES)
+
+        async def grade_question(item: tuple[int, Question, int]) -> None:
+            place, question, canaries = item
             if sampled is not None:
                 await sampled.reached(place)
-            canaries = place * attempts_a_question // ATTEMPTS_BETWEEN_CANARIES
-            await self._grade_question(split, round_, questions[place], lambda: checks.passed(canaries))
+            await self._grade_question(split, round_, question, lambda: checks.passed(canaries))
             graded.done(place)
             progress.advance(1)
 
         try:
-            await for_each(range(len(questions)), grade_question, limit=self._concurrent_workers)
+            await for_each(in_order(), grade_question, limit=self._concurrent_workers)
             if split == "train":
                 await self._regrade(round_, questions, attempts_a_question)
         finally:
