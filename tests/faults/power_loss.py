@@ -7,9 +7,12 @@ business and stands as it was committed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import random
+import sqlite3
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,28 +60,39 @@ def record(workspace: Path, log: Path) -> None:
     """Note every fsync, rename and new folder of this process below `workspace`, with the journal at that time."""
     real_sync, real_replace, real_mkdir = os.fsync, os.replace, os.mkdir
     stream = log.open("ab")
+    one_at_a_time = threading.Lock()  # round files are written in a thread beside the event loop
 
     def note(what: str, path: str, other: str = "", content: bytes | None = None) -> None:
         if Path(path).is_relative_to(workspace.parent):
-            journal = {file.name: file.read_bytes() for file in workspace.glob(f"{JOURNAL}*")}
-            pickle.dump(((what, path, other, content), journal), stream)
+            pickle.dump(((what, path, other, content), committed(workspace / JOURNAL)), stream)
             stream.flush()
 
     def fsync(descriptor: int) -> None:
         path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
-        real_sync(descriptor)
-        note("sync", str(path), "", path.read_bytes() if path.is_file() else None)
+        with one_at_a_time:
+            real_sync(descriptor)
+            note("sync", str(path), "", path.read_bytes() if path.is_file() else None)
 
     def replace(source: Any, target: Any) -> None:
-        content = Path(source).read_bytes() if Path(source).is_file() else None
-        real_replace(source, target)
-        note("rename", str(source), str(target), content)
+        with one_at_a_time:
+            content = Path(source).read_bytes() if Path(source).is_file() else None
+            real_replace(source, target)
+            note("rename", str(source), str(target), content)
 
     def mkdir(path: Any, *more: Any, **named: Any) -> None:
-        real_mkdir(path, *more, **named)
-        note("mkdir", str(path))
+        with one_at_a_time:
+            real_mkdir(path, *more, **named)
+            note("mkdir", str(path))
 
     os.fsync, os.replace, os.mkdir = fsync, replace, mkdir
+
+
+def committed(journal: Path) -> dict[str, bytes]:
+    """The journal as it is committed now, whatever another thread is about to write."""
+    if not (journal.exists() and journal.stat().st_size):
+        return {}
+    with contextlib.closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True, timeout=30)) as db:
+        return {journal.name: db.serialize()}
 
 
 def recorded(log: Path) -> Recorded:
