@@ -178,16 +178,33 @@ def passes(model: PreTrainedModel) -> Iterator[list[tuple[int, int]]]:
     hook.remove()
 
 
-def test_a_freed_slot_is_taken_at_once_and_a_prompt_is_read_once(
+def distinct_prefixes(rows: list[Row], found: dict[int, list[int]]) -> int:
+    """What must be computed at least: each prompt with each beginning of an attempt at it that is gone on with."""
+    return len({(row.token_ids, *found[row.key][:end]) for row in rows for end in range(1, len(found[row.key]))})
+
+
+def test_attempts_that_have_drawn_the_same_tokens_are_computed_once(
+    model: PreTrainedModel, passes: list[tuple[int, int]]
+) -> None:
+    rows = [Row(row.key, row.token_ids, row.seed, 8) for row in rows_of(5, 60)]
+    found = drawn(SlotDecoder(model, [END], len(rows)), rows)
+    least, decoded = distinct_prefixes(rows, found), [count for count, width in passes if width == 1]
+    assert least < 0.8 * (sum(map(len, found.values())) - len(rows)), "too few attempts begin alike to show anything"
+    assert least <= sum(decoded) <= least + (ROWS - 1) * len(decoded)
+
+
+def test_a_freed_seat_is_taken_at_once_and_a_prompt_is_read_once(
     model: PreTrainedModel, passes: list[tuple[int, int]]
 ) -> None:
     rows = rows_of(10, 8)
-    tokens = sum(map(len, drawn(SlotDecoder(model, [END], 16), rows).values()))
+    found = drawn(SlotDecoder(model, [END], 16), rows)
+    tokens = sum(map(len, found.values()))
     assert sum(count for count, width in passes if width > 1) == 10
     decoded = sum(count for count, width in passes if width == 1)
     # A pass over a row gives a token, and an attempt's first token comes with its prompt.
-    assert tokens - len(rows) <= decoded <= tokens - len(rows) + ROWS * 30
-    assert [count for count, width in passes if width == 1].count(16) > 0.7 * tokens / 16 - 30
+    assert distinct_prefixes(rows, found) <= decoded <= tokens - len(rows) + ROWS * 30
+    # Nearly all seats are taken in most passes; those that share a slot make a pass smaller.
+    assert [count for count, width in passes if width == 1].count(16) > 0.5 * tokens / 16 - 30
 
 
 def test_a_batch_too_large_for_the_gpu_is_halved_and_draws_the_same(

@@ -1,11 +1,13 @@
-"""Decoding that keeps its batch full: a row that ends gives its slot to the next attempt at once.
+"""Decoding that keeps its batch full: a row that ends gives its seat to the next attempt at once.
 
-A prompt is read once for all its attempts. Each slot's keys and values begin at index 0 of a cache that is written in
-place, so a row's numbers do not depend on its neighbours: neither on how many there are nor on their lengths. On a CPU
-the logits are equal to the bit. Kernels are chosen by shape, so rows are padded to multiples of ROWS (with fewer, and
-with the rest of a division among threads, other kernels multiply) and lengths to multiples of STRIDE.
-Left out: paged memory. A slot holds as many positions as the longest row so far; a batch too large for the GPU's
-memory is halved and its attempts begin again.
+A prompt is read once for all its attempts, and attempts that have drawn the same tokens so far share a slot, which is
+computed once: they part, each with a copy of what was computed, where they draw different tokens. Each slot's keys and
+values begin at index 0 of a cache that is written in place, so a row's numbers do not depend on its neighbours: neither
+on how many there are nor on their lengths. On a CPU the logits are equal to the bit. Kernels are chosen by shape, so
+slots are padded to multiples of ROWS (with fewer, and with the rest of a division among threads, other kernels
+multiply) and lengths to multiples of STRIDE.
+Left out: paged memory. A slot holds as many positions as the longest row so far, and there is one for each seat, since
+all rows may part; a batch too large for the GPU's memory is halved and its attempts begin again.
 """
 
 from __future__ import annotations
@@ -85,10 +87,10 @@ class SlotCache(Cache):
             keys[slots, :, :length] = layer.keys[prompts]
             values[slots, :, :length] = layer.values[prompts]
 
-    def move(self, sources: list[int], targets: list[int]) -> None:
-        """Copy slots over others."""
+    def copy(self, sources: Any, targets: Any, length: int) -> None:
+        """Copy slots over others, their first `length` positions."""
         for states in (*self._keys, *self._values):
-            states[targets] = states[sources]
+            states[targets, :, :length] = states[sources, :, :length]
 
     def _grow(self, length: int) -> None:
         for kept in (self._keys, self._values):
@@ -113,26 +115,29 @@ class _Ready:
 
 
 class SlotDecoder:
-    """Draws attempts in `slots` slots. `add` gives it rows, each `step` gives those that ended."""
+    """Draws up to `seats` attempts at a time. `add` gives it rows, each `step` gives those that ended."""
 
-    def __init__(self, model: PreTrainedModel, end_ids: list[int], slots: int) -> None:
+    def __init__(self, model: PreTrainedModel, end_ids: list[int], seats: int) -> None:
         self._model = model
         self._end_ids = np.array(end_ids)
         self._waiting: deque[Row] = deque()
         self._ended: list[tuple[Row, list[int]]] = []
-        self._make_slots(slots)
+        self._make_seats(seats)
 
-    def _make_slots(self, slots: int) -> None:
-        self._slots = slots
-        self._cache = SlotCache(_padded(slots, ROWS))
+    def _make_seats(self, seats: int) -> None:
+        self._cache = SlotCache(_padded(seats, ROWS))
         self._ready: _Ready | None = None
-        self._rows: list[Row | None] = [None] * slots
-        self._live = np.zeros(slots, dtype=bool)
-        self._lengths = np.zeros(_padded(slots, ROWS), dtype=np.int64)  # positions in the cache
-        self._steps = np.zeros(slots, dtype=np.int64)  # tokens drawn
-        self._rooms = np.zeros(slots, dtype=np.int64)
-        self._uniform = np.zeros((slots, 0))
-        self._drawn = np.zeros((slots, 0), dtype=np.int64)
+        # Of each seat: its row, where it is computed, and the numbers that draw its tokens.
+        self._rows: list[Row | None] = [None] * seats
+        self._taken = np.zeros(seats, dtype=bool)
+        self._slots = np.zeros(seats, dtype=np.int64)
+        self._rooms = np.zeros(seats, dtype=np.int64)
+        self._uniform = np.zeros((seats, 0))
+        # Of each slot: whether any seat is in it, positions in the cache, and the tokens drawn.
+        self._live = np.zeros(seats, dtype=bool)
+        self._lengths = np.zeros(_padded(seats, ROWS), dtype=np.int64)
+        self._steps = np.zeros(seats, dtype=np.int64)
+        self._drawn = np.zeros((seats, 0), dtype=np.int64)
 
     @property
     def busy(self) -> bool:
@@ -146,11 +151,11 @@ class SlotDecoder:
         """Forget all rows."""
         self._waiting.clear()
         self._ended.clear()
-        self._make_slots(self._slots)
+        self._make_seats(len(self._rows))
 
     @torch.inference_mode()
     def step(self, warp: Warp) -> list[tuple[Row, list[int]]]:
-        """Fill the free slots and draw one more token in each; the rows that ended, with their tokens.
+        """Fill the free seats and draw one more token in each; the rows that ended, with their tokens.
 
         Raises torch.OutOfMemoryError when the memory is too small for a single row.
         """
@@ -160,7 +165,7 @@ class SlotDecoder:
             if self._live.any():
                 self._decode(warp)
         except torch.OutOfMemoryError:
-            if self._slots == 1:
+            if len(self._rows) == 1:
                 raise
             fits = False
         else:
@@ -172,17 +177,20 @@ class SlotDecoder:
         return ended
 
     def _fill(self, warp: Warp) -> None:
-        """A first token may end a row, so there may be free slots again."""
-        while (self._waiting or self._ready) and not self._live.all():
+        """A first token may end a row, so there may be free seats again."""
+        while (self._waiting or self._ready) and not self._taken.all():
             ready = self._ready or self._read_prompts()
-            free = np.flatnonzero(~self._live).tolist()
-            taken = [ready.rows.popleft() for _ in range(min(len(free), len(ready.rows)))]
-            slots, prompts = free[: len(taken)], [prompt for prompt, _ in taken]
+            free = np.flatnonzero(~self._taken)
+            rows = [ready.rows.popleft() for _ in range(min(len(free), len(ready.rows)))]
             self._ready = ready if ready.rows else None
-            for slot, (_, row) in zip(slots, taken, strict=True):
-                self._seat(slot, row)
-            self._cache.put(slots, prompts, ready.read)
-            self._record(slots, ready.logits[prompts], warp)
+            prompts = np.array([prompt for prompt, _ in rows])
+            read, of_rows = np.unique(prompts, return_inverse=True)
+            slots = np.flatnonzero(~self._live)[: len(read)]
+            seats = free[: len(rows)]
+            for seat, slot, (_, row) in zip(seats.tolist(), slots[of_rows].tolist(), rows, strict=True):
+                self._seat(seat, slot, row)
+            self._cache.put(slots.tolist(), read.tolist(), ready.read)
+            self._record(seats, ready.logits[prompts], warp)
 
     def _read_prompts(self) -> _Ready:
         """Run the next prompts through the model, padded on the right, where causal attention never looks."""
@@ -212,16 +220,16 @@ class SlotDecoder:
         self._ready.logits = logits[torch.arange(len(prompts)), torch.from_numpy(np.searchsorted(kept, last))]
         return self._ready
 
-    def _seat(self, slot: int, row: Row) -> None:
+    def _seat(self, seat: int, slot: int, row: Row) -> None:
         if row.room > self._drawn.shape[1]:
             wider = ((0, 0), (0, row.room - self._drawn.shape[1]))
             self._drawn, self._uniform = np.pad(self._drawn, wider), np.pad(self._uniform, wider)
-        self._rows[slot], self._live[slot] = row, True
-        self._lengths[slot], self._steps[slot], self._rooms[slot] = len(row.token_ids), 0, row.room
-        self._uniform[slot, : row.room] = uniform_numbers(row)
+        self._rows[seat], self._taken[seat], self._slots[seat], self._rooms[seat] = row, True, slot, row.room
+        self._uniform[seat, : row.room] = uniform_numbers(row)
+        self._live[slot], self._lengths[slot], self._steps[slot] = True, len(row.token_ids), 0
 
     def _decode(self, warp: Warp) -> None:
-        """One forward pass over the first slots, which hold all rows."""
+        """One forward pass over the first slots, which are all that are live."""
         count = int(self._live.sum())
         width = _padded(count, ROWS)
         slots = np.arange(count)
@@ -244,43 +252,67 @@ class SlotDecoder:
             logits_to_keep=1,
         ).logits
         self._lengths[:count] += 1
-        self._record(slots, logits[:count, -1], warp)
+        seats = np.flatnonzero(self._taken)
+        self._record(seats, logits[:, -1][self._slots[seats]], warp)
 
-    def _record(self, slots: Any, logits: torch.Tensor, warp: Warp) -> None:
-        """Draw the rows' next tokens, and free the slots of those that ended."""
-        steps = self._steps[slots]
-        uniform = torch.from_numpy(self._uniform[slots, steps]).to(logits.device)
+    def _record(self, seats: Any, logits: torch.Tensor, warp: Warp) -> None:
+        """Draw the next token of each seat, from `logits` (seat, vocabulary), and free the seats of rows that ended."""
+        steps = self._steps[self._slots[seats]]
+        uniform = torch.from_numpy(self._uniform[seats, steps]).to(logits.device)
         tokens = draw(logits, uniform, warp).cpu().numpy()
+        self._part(seats, tokens)
+        slots = self._slots[seats]
         self._drawn[slots, steps] = tokens
         self._steps[slots] = steps + 1
-        ended = np.isin(tokens, self._end_ids) | (steps + 1 == self._rooms[slots])
-        for slot in np.asarray(slots)[ended].tolist():
-            row = self._rows[slot]
+        ended = np.isin(tokens, self._end_ids) | (steps + 1 == self._rooms[seats])
+        for seat, slot in zip(seats[ended].tolist(), slots[ended].tolist(), strict=True):
+            row = self._rows[seat]
             assert row is not None
             self._ended.append((row, self._drawn[slot, : self._steps[slot]].tolist()))
-            self._rows[slot], self._live[slot] = None, False
+            self._rows[seat], self._taken[seat] = None, False
+        self._live[slots[ended]] = False
+        self._live[slots[~ended]] = True
+
+    def _part(self, seats: Any, tokens: Any) -> None:
+        """Give seats of one slot that drew different tokens slots of their own, with all that was computed so far."""
+        slots = self._slots[seats]
+        order = np.lexsort((tokens, slots))
+        other_slot, other_token = np.diff(slots[order], prepend=-1) != 0, np.diff(tokens[order], prepend=-1) != 0
+        begins = other_slot | other_token  # of the seats that drew one token in one slot
+        parts = begins & ~other_slot
+        if not parts.any():
+            return
+        sources = slots[order][parts]
+        targets = np.flatnonzero(~self._live)[: len(sources)]
+        self._cache.copy(sources, targets, int(self._lengths[sources].max()))
+        for state in (self._live, self._lengths, self._steps, self._drawn):
+            state[targets] = state[sources]
+        moved = slots[order][begins]
+        moved[parts[begins]] = targets
+        self._slots[seats[order]] = moved[np.cumsum(begins) - 1]
 
     def _close_gaps(self) -> None:
-        """Move the last rows into free slots before them."""
+        """Move the last live slots into free ones before them."""
         count = int(self._live.sum())
-        gaps = np.flatnonzero(~self._live[:count]).tolist()
-        if not gaps:
+        gaps = np.flatnonzero(~self._live[:count])
+        if not len(gaps):
             return
-        last = (count + np.flatnonzero(self._live[count:])).tolist()
-        self._cache.move(last, gaps)
-        for state in (self._live, self._lengths, self._steps, self._rooms, self._uniform, self._drawn):
+        last = count + np.flatnonzero(self._live[count:])
+        self._cache.copy(last, gaps, int(self._lengths[last].max()))
+        for state in (self._live, self._lengths, self._steps, self._drawn):
             state[gaps] = state[last]
         self._live[last] = False
-        for source, target in zip(last, gaps, strict=True):
-            self._rows[target], self._rows[source] = self._rows[source], None
+        moved = np.arange(len(self._live))
+        moved[last] = gaps
+        self._slots = moved[self._slots]
 
     def _halve(self) -> None:
-        """Begin all rows again in half the slots: they will be drawn as they would have been."""
+        """Begin all rows again in half the seats: they will be drawn as they would have been."""
         again = sorted((row for row in self._rows if row is not None), key=lambda row: row.key)
         again += [row for _, row in self._ready.rows] if self._ready else []
         self._waiting.extendleft(reversed(again))
-        print(f"out of GPU memory with {self._slots} attempts at once: halving", file=sys.stderr)
-        self._make_slots(self._slots // 2)
+        print(f"out of GPU memory with {len(self._rows)} attempts at once: halving", file=sys.stderr)
+        self._make_seats(len(self._rows) // 2)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
