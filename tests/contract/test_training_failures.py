@@ -245,3 +245,38 @@ def test_sigterm_to_launcher_and_workers_saves_a_checkpoint_and_says_so(
         TrlTrainer(settings(**MANY_STEPS, trl_num_processes=processes), on_progress=end_all, stop_grace_s=30).train(job)
     assert checkpoints(Places.of(job).work)
     until(lambda: not processes_of(job))
+
+
+def started_here() -> set[int]:
+    """Child processes of this one that run."""
+    return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
+
+
+def test_processes_that_were_started_ahead_do_the_training(base: Path, forks: Zygote, tmp_path: Path) -> None:
+    before, at_work = started_here(), set[int]()
+    trainer = TrlTrainer(settings(), on_progress=lambda *_: at_work.update(started_here() - before))
+    job = new_job(tmp_path / "job", base)
+    trainer.get_ready(job)
+    waiting = started_here() - before
+    assert len(waiting) == 1
+    result = trainer.train(job)
+    assert at_work == waiting
+    assert started_here() == before
+    assert weights(result) == weights(ForkedTrainer(forks).train(new_job(tmp_path / "plain", base)))
+
+
+@pytest.mark.parametrize("launcher_killed", [False, True])
+def test_processes_that_wait_for_a_job_that_does_not_come_end(
+    base: Path, tmp_path: Path, launcher_killed: bool
+) -> None:
+    before, trainer = started_here(), TrlTrainer(settings())
+    trainer.get_ready(new_job(tmp_path / "job", base))
+    (launcher,) = started_here() - before
+    children_of = Path(f"/proc/{launcher}/task/{launcher}/children")
+    until(lambda: bool(children_of.read_text().split()))
+    worker = Path(f"/proc/{children_of.read_text().split()[0]}")
+    if launcher_killed:
+        os.kill(launcher, signal.SIGKILL)
+    trainer.close()
+    until(lambda: not worker.exists())
+    assert started_here() == before

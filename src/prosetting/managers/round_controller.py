@@ -99,6 +99,7 @@ class RoundController:
                 self._run_until_done(round_)
         finally:
             self.close_solver()
+            self._engines.trainer.close()
 
     def _run_until_done(self, round_: int) -> None:
         """Every try goes on from the stage that failed; what was committed stays."""
@@ -126,6 +127,7 @@ class RoundController:
         """Grading follows sampling, Teacher2 follows grading, and it goes on while pairs are made and trained on."""
         if round_ == 1:
             await self.evaluate(0)
+        self._get_trainer_ready(round_)
         graded = Frontier()
         writing = asyncio.ensure_future(self._write_questions(round_, graded))
         try:
@@ -134,6 +136,7 @@ class RoundController:
             await self._stage(round_, Stage.TRL_TRAINING, self._training_inputs, self.train)
             await self.evaluate(round_)
         except BaseException as error:
+            self._engines.trainer.close()
             graded.close()
             if not isinstance(error, stopping.StopRequested):
                 writing.cancel()
@@ -264,7 +267,8 @@ class RoundController:
         rounds = self._rounds_to_train_on(round_)
         train_pairs = sum(self._output(r, Stage.DPO_CONVERSION)["train"] for r in rounds)
         reason = self._reason_not_to_train(round_, train_pairs)
-        result = None if reason else await self._run_trainer(round_, rounds)
+        result = None if reason else await self._run_trainer(self._training_job(round_, rounds))
+        self._engines.trainer.close()
         told = f"trained on {train_pairs} pairs of rounds {', '.join(map(str, rounds))}"
         output = {
             "trained": result is not None,
@@ -284,17 +288,26 @@ class RoundController:
 
     def _reason_not_to_train(self, round_: int, train_pairs: int) -> str:
         """Empty when there is no such reason. None of them is an error: the weights carry over."""
+        if reason := self._reason_not_to_train_at_all(round_):
+            return reason
+        return "" if train_pairs else "no pairs: no question had both a correct and an incorrect attempt"
+
+    def _reason_not_to_train_at_all(self, round_: int) -> str:
+        """As `_reason_not_to_train`, of what is known before the round's pairs are."""
         first = self._settings.first_training_round
         if round_ < first:
             return f"gathering data: training starts in round {first}"
         if round_ in self._give_up_training:
             return "training failed and was given up: the weights of the round before carry over"
-        if not train_pairs:
-            return "no pairs: no question had both a correct and an incorrect attempt"
         return ""
 
-    async def _run_trainer(self, round_: int, rounds: list[int]) -> TrainingResult:
-        job = TrainingJob(
+    def _get_trainer_ready(self, round_: int) -> None:
+        """While attempts are drawn: libraries take long to load."""
+        if self._journal.stage(round_, Stage.TRL_TRAINING) is None and not self._reason_not_to_train_at_all(round_):
+            self._engines.trainer.get_ready(self._training_job(round_, self._rounds_to_train_on(round_)))
+
+    def _training_job(self, round_: int, rounds: list[int]) -> TrainingJob:
+        return TrainingJob(
             round=round_,
             model_path=self.checkpoint(round_ - 1).path,
             dataset_dirs=[self._workspace.dataset_dir(r) for r in rounds],
@@ -302,6 +315,8 @@ class RoundController:
             log_file=self._workspace.logs / "trl_trainer.log",
             seed=self._settings.seed + round_,
         )
+
+    async def _run_trainer(self, job: TrainingJob) -> TrainingResult:
         await in_thread(self.close_solver)
         return await in_thread(lambda: self._engines.trainer.train(job))
 

@@ -115,6 +115,9 @@ class ScriptedTrainer:
     It is sealed, taken over and, where half made, set aside as those of the real trainer are.
     """
 
+    def get_ready(self, job: TrainingJob) -> None:
+        pass
+
     def train(self, job: TrainingJob) -> TrainingResult:
         started = time.monotonic()
         before = json.loads(Path(job.model_path, "config.json").read_text(encoding="utf-8"))
@@ -140,6 +143,9 @@ class ScriptedTrainer:
             duration_seconds=time.monotonic() - started,
             batch_size_used=1,
         )
+
+    def close(self) -> None:
+        pass
 
 
 def _write_model(folder: Path, *, trainings: int, made_of: str) -> None:

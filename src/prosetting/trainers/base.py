@@ -43,9 +43,18 @@ class TrainingResult:
 class Trainer(Protocol):
     """Trains in a child process, so that its memory is free when it ends."""
 
+    def get_ready(self, job: TrainingJob) -> None:
+        """Start what takes long to start and needs neither the pairs nor a GPU's memory. `train` of this job comes
+        later, or `close`."""
+        ...
+
     def train(self, job: TrainingJob) -> TrainingResult:
         """The same job again goes on from its last checkpoint, or gives the model that already stands.
 
         Raises TrainingError with the log's last lines when the child fails, RunStopped when it was told to stop.
         """
+        ...
+
+    def close(self) -> None:
+        """End what `get_ready` started, if it still waits."""
         ...

@@ -238,4 +238,7 @@ def launch_env(settings: Settings, job: TrainingJob) -> dict[str, str]:
 
 
 def write_job(file: Path, content: dict[str, Any]) -> None:
-    file.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    """At once: a worker may be waiting for it."""
+    written = file.with_suffix(".written")
+    written.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    written.replace(file)

@@ -75,6 +75,19 @@ class TrlTrainer:
         self._settings = settings
         self._on_progress = on_progress or (lambda step, total, loss: None)
         self._stop_grace_s = stop_grace_s
+        self._waiting: subprocess.Popen[str] | None = None
+
+    def get_ready(self, job: TrainingJob) -> None:
+        """Start the launcher and its workers, which load their libraries and wait for the job file: torch, trl and
+        accelerate take seconds to import, and meanwhile attempts are drawn."""
+        self.close()
+        _job_file(job).unlink(missing_ok=True)
+        self._waiting = self._start(job)
+
+    def close(self) -> None:
+        if self._waiting is not None:
+            children.end_child(self._waiting)
+            self._waiting = None
 
     def train(self, job: TrainingJob) -> TrainingResult:
         """Train from the model at `job.model_path`, which is the reference policy too.
@@ -87,11 +100,14 @@ class TrlTrainer:
             raise TrainingError("there are no pairs to train on", next_step="see dataset_info.json of the round")
         started = time.monotonic()
         run, places = run_of(self._settings, job), Places.of(job)
-        with hold(places.work):  # a trainer of a killed run may still be in it
-            done = _finished(job, places, run)
-        if done is None:
-            self._train(job, places, run)
-            done = _trained(job, places, run)
+        try:
+            with hold(places.work):  # a trainer of a killed run may still be in it
+                done = _finished(job, places, run)
+            if done is None:
+                self._train(job, places, run)
+                done = _trained(job, places, run)
+        finally:
+            self.close()
         shutil.rmtree(places.work, ignore_errors=True)
         step = Step(done.facts["batch_size"], done.facts["most_tokens"])
         return TrainingResult(
@@ -127,19 +143,15 @@ class TrlTrainer:
                 step = smaller
 
     def _run(self, job: TrainingJob, places: Places, run: str, step: Step, checkpoint: Sealed | None) -> None:
-        job_file, launch_file = job.log_file.with_suffix(".job.json"), job.log_file.with_suffix(".accelerate.json")
         progress_file = job.log_file.with_suffix(".progress.jsonl")
-        job.log_file.parent.mkdir(parents=True, exist_ok=True)
         for file in (progress_file, _stop_file(job)):
             file.unlink(missing_ok=True)
+        if self._waiting is None or self._waiting.poll() is not None:
+            self.get_ready(job)
+        child, self._waiting = self._waiting, None
+        assert child is not None
         resume_from = checkpoint.folder if checkpoint else None
-        write_job(job_file, worker_job(self._settings, job, run, step, resume_from))
-        write_job(launch_file, launch_config(self._settings))
-        child = children.start_child(
-            [LAUNCHER, "--config_file", str(launch_file), "-m", WORKER, "--job", str(job_file)],
-            log_file=job.log_file,
-            extra_env=launch_env(self._settings, job),
-        )
+        write_job(_job_file(job), worker_job(self._settings, job, run, step, resume_from))
         try:
             self._follow(child, progress_file)
         finally:
@@ -148,6 +160,16 @@ class TrlTrainer:
             children.end_child(child)
         if child.returncode != 0:
             raise _failure(job, child.returncode, progress_file)
+
+    def _start(self, job: TrainingJob) -> subprocess.Popen[str]:
+        job.log_file.parent.mkdir(parents=True, exist_ok=True)
+        launch_file = job.log_file.with_suffix(".accelerate.json")
+        write_job(launch_file, launch_config(self._settings))
+        return children.start_child(
+            [LAUNCHER, "--config_file", str(launch_file), "-m", WORKER, "--job", str(_job_file(job))],
+            log_file=job.log_file,
+            extra_env=launch_env(self._settings, job),
+        )
 
     def _follow(self, child: subprocess.Popen[str], progress_file: Path) -> None:
         news = read_news(progress_file)
@@ -240,6 +262,10 @@ def read_news(file: Path) -> Iterator[list[dict[str, Any]]]:
             position += len(whole)
             lines = whole.splitlines()
         yield [json.loads(line) for line in lines]
+
+
+def _job_file(job: TrainingJob) -> Path:
+    return job.log_file.with_suffix(".job.json")
 
 
 def _stop_file(job: TrainingJob) -> Path:

@@ -38,6 +38,7 @@ from prosetting.trainers.worker_dpo_callbacks import Checkpoints, Progress, Stop
 from prosetting.trainers.worker_dpo_data import pairs_in, prepare
 from prosetting.trainers.worker_dpo_grouped import GroupedDPOTrainer
 
+JOB_POLL_INTERVAL_S = 0.05
 EXIT_OUT_OF_MEMORY = 12
 """ENOMEM."""
 OF_THIS_START = ("_runtime", "_per_second", "_num_tokens")
@@ -147,11 +148,18 @@ def main() -> int:
     Launchers turn all of these into 1, so the progress file gets a line of what it was.
     """
     children.end_with_the_run()
+    launcher = os.getppid()
     parser = argparse.ArgumentParser()
     parser.add_argument("--job", required=True, type=Path)
-    job = json.loads(parser.parse_args().job.read_text(encoding="utf-8"))
+    job_file = parser.parse_args().job
+    # It may be started before its job is known: what it needs is loaded by now.
+    while not job_file.exists():
+        if os.getppid() != launcher:
+            return EXIT_STOPPED
+        time.sleep(JOB_POLL_INTERVAL_S)
+    job = json.loads(job_file.read_text(encoding="utf-8"))
     stop = StopWish(Path(job["stop_file"]))
-    threading.Thread(target=end_with_the_launcher, args=(os.getppid(), stop), daemon=True).start()
+    threading.Thread(target=end_with_the_launcher, args=(launcher, stop), daemon=True).start()
     return work_on(job, stop)
 
 
