@@ -65,7 +65,7 @@ def manager_of(journal: Journal, heldout: Sequence[str] = (), **settings) -> Que
 def write(manager: QuestionManager, teacher: WritingTeacher) -> NewQuestions:
     graded = Frontier()
     graded.complete()
-    return asyncio.run(manager.write_questions(1, graded, teacher))
+    return asyncio.run(manager.write_questions(1, Frontier(), graded, teacher))
 
 
 def play(journal: Journal, verdicts: dict[str, Sequence[Verdict]]) -> None:
@@ -181,7 +181,7 @@ def test_teacher2_is_asked_about_a_question_while_others_are_still_being_graded(
     teacher, graded = WritingTeacher(1), Frontier()
 
     async def run() -> None:
-        writing = asyncio.create_task(manager_of(journal).write_questions(1, graded, teacher))
+        writing = asyncio.create_task(manager_of(journal).write_questions(1, Frontier(), graded, teacher))
         graded.done(0)
         while not list(journal.enhancements(1)):
             await asyncio.sleep(0.001)
@@ -189,6 +189,28 @@ def test_teacher2_is_asked_about_a_question_while_others_are_still_being_graded(
         assert teacher.asked == [first.text if first else ""]
         graded.complete()
         assert len((await writing).admitted) == 3
+
+    asyncio.run(run())
+
+
+def test_teacher2_waits_while_grading_is_behind(journal):
+    play(journal, {f"f{n}": [INCORRECT] for n in range(20)})
+    teacher, sampled, graded = WritingTeacher(1), Frontier(), Frontier()
+
+    async def run() -> None:
+        sampled.complete()
+        writing = asyncio.create_task(
+            manager_of(journal, teacher_concurrent_workers=2).write_questions(1, sampled, graded, teacher)
+        )
+        for place in range(15):
+            graded.done(place)
+            await asyncio.sleep(0.01)
+        assert teacher.asked == []
+        graded.done(15)
+        while not teacher.asked:
+            await asyncio.sleep(0.001)
+        graded.complete()
+        assert len((await writing).admitted) == 20
 
     asyncio.run(run())
 
@@ -205,7 +227,7 @@ def test_what_is_asked_early_is_what_would_be_asked_late(tmp_path, cap):
 
             async def run(journal=journal, teacher=teacher, graded=graded, early=early) -> None:
                 manager = manager_of(journal, new_questions_per_round=cap)
-                writing = asyncio.create_task(manager.write_questions(1, graded, teacher))
+                writing = asyncio.create_task(manager.write_questions(1, Frontier(), graded, teacher))
                 for place in range(20 if early else 0):
                     graded.done(place)
                     await asyncio.sleep(0.002)
@@ -225,7 +247,7 @@ def test_a_question_with_an_unknown_verdict_is_not_asked_about_before_the_round_
     async def run() -> None:
         writing = asyncio.create_task(
             manager_of(journal)._ask_early(
-                1, journal.pool_ids(1), frozenset(journal.pool_ids(1)), graded, teacher, Progress("", 1)
+                1, journal.pool_ids(1), frozenset(journal.pool_ids(1)), Frontier(), graded, teacher, Progress("", 1)
             )
         )
         graded.done(0)

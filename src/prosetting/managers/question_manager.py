@@ -26,6 +26,8 @@ from prosetting.teachers.base import NewQuestion, Teacher
 WAVE = 128
 """Questions put to the gate together: the event loop waits for it meanwhile."""
 DIVERSITY_SAMPLE = 2_000
+GRADING_BEHIND = 2
+"""Sampled questions that wait to be graded, for each one being graded, beyond which Teacher2 waits too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,9 @@ class QuestionManager:
         self._settings = settings
         self._held_out = list(held_out)
 
-    async def write_questions(self, round_: int, graded: Frontier, teacher2: Teacher) -> NewQuestions:
+    async def write_questions(
+        self, round_: int, sampled: Frontier, graded: Frontier, teacher2: Teacher
+    ) -> NewQuestions:
         """Teacher2's admitted questions. Asked in waves until the cap is reached or the questions are used up.
 
         Begins while the round is still being graded: of a question that `graded` has come past it is asked at once
@@ -95,7 +99,7 @@ class QuestionManager:
         parents = sorted(in_pool_order, key=lambda question_id: self._draw(round_, "enhance", question_id))
         most = self._settings.new_questions_per_round or len(parents)
         progress = Progress(f"round {round_} · questions that Teacher2 was asked about", len(parents))
-        await self._ask_early(round_, in_pool_order, frozenset(parents[:most]), graded, teacher2, progress)
+        await self._ask_early(round_, in_pool_order, frozenset(parents[:most]), sampled, graded, teacher2, progress)
         gate = QuestionGate(self._journal, round_, held_out=self._held_out)
         admitted: list[QuestionId] = []
         counts: Counter[str] = Counter()
@@ -114,27 +118,32 @@ class QuestionManager:
         round_: int,
         in_pool_order: Sequence[QuestionId],
         first: AbstractSet[QuestionId],
+        sampled: Frontier,
         graded: Frontier,
         teacher2: Teacher,
         progress: Progress,
     ) -> None:
         """Returns when the round is graded and `first`, whose turn surely comes, were asked about.
 
-        An unknown verdict may still become another one when the run is resumed, and another plan with it.
+        An unknown verdict may still become another one when the run is resumed, and another plan with it. Where
+        grading falls behind it goes first: training waits for it, and for new questions only the next round does.
         """
+        workers = self._settings.teacher_concurrent_workers
 
         async def ask(place: int) -> None:
             await graded.reached(place)
             question_id = in_pool_order[place]
             if question_id not in first:
                 return
+            while min(sampled.passed, len(in_pool_order)) - graded.passed > GRADING_BEHIND * workers:
+                await graded.reached(graded.passed)
             attempts = self._journal.attempts_of("train", round_, question_id)
             if any(grade is None or grade.verdict is Verdict.UNKNOWN for _, grade in attempts):
                 return
             if plan := self._plan(round_, question_id):
                 await self._ask(round_, plan, teacher2, progress)
 
-        await for_each(range(len(in_pool_order)), ask, limit=self._settings.teacher_concurrent_workers)
+        await for_each(range(len(in_pool_order)), ask, limit=workers)
 
     def _plan(self, round_: int, question_id: QuestionId) -> Enhancement | None:
         question = self._journal.question(question_id)

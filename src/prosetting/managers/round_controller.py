@@ -128,10 +128,10 @@ class RoundController:
         if round_ == 1:
             await self.evaluate(0)
         self._get_trainer_ready(round_)
-        graded = Frontier()
-        writing = asyncio.ensure_future(self._write_questions(round_, graded))
+        sampled, graded = Frontier(), Frontier()
+        writing = asyncio.ensure_future(self._write_questions(round_, sampled, graded))
         try:
-            await self._collect_and_grade(round_, graded)
+            await self._collect_and_grade(round_, sampled, graded)
             await self._stage(round_, Stage.DPO_CONVERSION, self._graded_inputs, self._convert)
             await self._stage(round_, Stage.TRL_TRAINING, self._training_inputs, self.train)
             await self.evaluate(round_)
@@ -160,8 +160,8 @@ class RoundController:
             check_room_for(stage, round_, self._settings, self._workspace, self._journal, model)
         await self.state.run_stage(round_, stage, inputs(round_), lambda: work(round_))
 
-    async def _collect_and_grade(self, round_: int, graded: Frontier) -> None:
-        questions, sampled = PoolQuestions(self._journal, round_), Frontier()
+    async def _collect_and_grade(self, round_: int, sampled: Frontier, graded: Frontier) -> None:
+        questions = PoolQuestions(self._journal, round_)
 
         async def collect() -> None:
             await self._stage(
@@ -326,11 +326,11 @@ class RoundController:
 
     # 5 · next_round_prep
 
-    async def _write_questions(self, round_: int, graded: Frontier) -> NewQuestions | None:
+    async def _write_questions(self, round_: int, sampled: Frontier, graded: Frontier) -> NewQuestions | None:
         """From the first graded question on; None when the stage is done."""
         if self._journal.stage(round_, Stage.NEXT_ROUND_PREP):
             return None
-        return await self._engines.questions.write_questions(round_, graded, self._engines.teacher2)
+        return await self._engines.questions.write_questions(round_, sampled, graded, self._engines.teacher2)
 
     async def prepare_next(self, round_: int, writing: Awaitable[NewQuestions | None]) -> dict[str, Any]:
         new = await writing
