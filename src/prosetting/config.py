@@ -222,6 +222,21 @@ class Settings(BaseModel):
     trl_mixed_precision: Literal["no", "fp16", "bf16"] = _setting(
         "bf16", "Mixed precision of training. 'no' without a GPU unless set", fixed=True
     )
+    trl_sharding: Literal["none", "fsdp"] = _setting(
+        "none",
+        "none: each training process holds the model (DDP); fsdp: they share it (FSDP2), for large models",
+    )
+    accelerate_config_file: OptionalPath = _setting(
+        None,
+        "accelerate configuration of your own: DeepSpeed, several machines (docs/scaling.md). Empty: one is generated",
+    )
+    trl_lora_rank: int = _setting(
+        0, "Train LoRA adapters of this rank and merge them into the model afterwards. 0: all weights", fixed=True, ge=0
+    )
+    trl_lora_alpha: OptionalAmount = _setting(None, "LoRA's α. Empty: twice the rank", fixed=True)
+    trl_lora_targets: CommaWords = _setting(
+        ("all-linear",), "Layers that get adapters, such as q_proj,v_proj; all-linear: all but the output", fixed=True
+    )
     trl_learning_rate: float = _setting(1e-6, "Peak learning rate", fixed=True, gt=0)
     trl_lr_scheduler: str = _setting("linear", "Learning-rate schedule, as transformers names it", fixed=True)
     trl_num_epochs: float = _setting(1.0, "Passes over the pairs", unit="epochs", fixed=True, gt=0)

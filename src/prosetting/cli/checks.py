@@ -118,11 +118,23 @@ def _machine(loaded: LoadedSettings) -> Iterator[Check]:
         step = "small solvers only; for others use a machine where nvidia-smi lists GPUs"
         yield Check("Machine", "warning", f"no GPU: sampling and training run on {cores}", step)
     try:
-        _, notices = fit_to_machine(loaded, machine)
+        settings, notices = fit_to_machine(loaded, machine)
     except ConfigError as error:
         yield Check("GPU settings", "wrong", error.what, error.next_step)
         return
     yield Check("GPU settings", "good", "; ".join(notices) or "fit this machine")
+    if settings.first_training_round <= settings.total_rounds:
+        yield _training(settings)
+
+
+def _training(settings: Settings) -> Check:
+    from prosetting.trainers.launch import check_training, in_words
+
+    try:
+        check_training(settings)
+    except ConfigError as error:
+        return Check("Training settings", "wrong", error.what, error.next_step)
+    return Check("Training settings", "good", in_words(settings))
 
 
 def _workspace(settings: Settings) -> Iterator[Check]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prosetting.config import LoadedSettings, Settings, env_name
+from prosetting.core.accelerate_config import read_accelerate_config
 from prosetting.errors import ConfigError
 
 NVIDIA_SMI_TIMEOUT_S = 20
@@ -51,6 +52,13 @@ def fit_to_machine(loaded: LoadedSettings, machine: Machine) -> tuple[Settings, 
         kept = _gpus_to_keep(name, wanted, loaded, machine)
         if kept != wanted:
             change(name, kept, f"{_listed(wanted)} → {_listed(kept) or 'CPU'}")
+    if file := loaded.settings.accelerate_config_file:
+        config = read_accelerate_config(file)
+        for name, value in (("trl_num_processes", config.processes), ("trl_mixed_precision", config.mixed_precision)):
+            if name not in loaded.explicit and value != getattr(loaded.settings, name):
+                changes[name] = value
+                notices.append(f"{env_name(name)}: {value}, as {file} says")
+        return loaded.settings.model_copy(update=changes), notices
     training_gpus = len(changes.get("physical_grpo_gpu", loaded.settings.physical_grpo_gpu))
     processes = loaded.settings.trl_num_processes
     if "trl_num_processes" in loaded.explicit:

@@ -50,6 +50,7 @@ from prosetting.processors.reward_function import RewardFunction, check_reward_f
 from prosetting.records import Question
 from prosetting.teachers.http_teacher import HttpTeacher
 from prosetting.trainers.base import Trainer
+from prosetting.trainers.launch import check_training
 from prosetting.trainers.trl_trainer import TrlTrainer
 
 Mode = Literal["auto", "semi"]
@@ -92,6 +93,8 @@ def start_run(
     The two engines that need a model are those of the settings unless others are given.
     """
     _check_solver(settings)
+    if settings.first_training_round <= settings.total_rounds:
+        check_training(settings)
     if settings.reward_function:
         check_reward_function(settings.reward_function)
     pool, heldout = load_pool_and_heldout(settings)

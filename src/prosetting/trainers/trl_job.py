@@ -17,6 +17,7 @@ from prosetting.core.machine import this_machine
 from prosetting.errors import ConfigError
 from prosetting.trainers.base import TrainingJob
 from prosetting.trainers.checkpoints import SEAL, sha256
+from prosetting.trainers.launch import ALL_LINEAR, engine_of, order_json
 
 # TRL's names less `exo_pair`, which needs a label smoothing that is no setting here.
 LOSSES = (
@@ -35,8 +36,6 @@ LOSSES = (
     "discopop",
     "sft",
 )
-# Losses that compare the pairs of a batch with each other: they mean something only in stock TRL's batches of pairs.
-OF_A_BATCH = {"aot", "aot_unpaired"}
 LEAST_TOKENS = 64
 """Splitting a forward pass further leaves nothing to split."""
 # Of trl's arguments, those without which a checkpoint would go on as another training.
@@ -85,11 +84,6 @@ class Step:
         return None
 
 
-def engine_of(settings: Settings) -> str:
-    """`grouped`, or `stock` where that is set or a loss leaves no other way."""
-    return "stock" if OF_A_BATCH & set(settings.trl_loss_type) else settings.dpo_engine
-
-
 def step_of(settings: Settings) -> Step:
     """The step that is set."""
     size = settings.dpo_batch_questions if engine_of(settings) == "grouped" else settings.trl_batch_size
@@ -133,7 +127,7 @@ def run_of(settings: Settings, job: TrainingJob) -> str:
         [sha256(file) for file in data_files(settings, job, "train")],
         [sha256(file) for file in data_files(settings, job, "validation")],
         {name: arguments[name] for name in BINDING},
-        [engine_of(settings), settings.trl_num_processes, size_of_update(settings)],
+        [engine_of(settings), order_json(settings), size_of_update(settings), lora_arguments(settings)],
     )
 
 
@@ -179,6 +173,21 @@ def dpo_arguments(settings: Settings, job: TrainingJob, step: Step) -> dict[str,
     }
 
 
+def lora_arguments(settings: Settings) -> dict[str, Any] | None:
+    """The keyword arguments of peft.LoraConfig that settings decide; None where all weights are trained.
+
+    Without a `task_type`: peft's model then hands all arguments on as they are.
+    """
+    if not settings.trl_lora_rank:
+        return None
+    targets = settings.trl_lora_targets
+    return {
+        "r": settings.trl_lora_rank,
+        "lora_alpha": 2 * settings.trl_lora_rank if settings.trl_lora_alpha is None else settings.trl_lora_alpha,
+        "target_modules": targets[0] if targets == (ALL_LINEAR,) else list(targets),
+    }
+
+
 def worker_job(settings: Settings, job: TrainingJob, run: str, step: Step, resume_from: Path | None) -> dict[str, Any]:
     """What the worker is told, JSON-ready."""
     folder, places = Path(job.model_path).expanduser(), Places.of(job)
@@ -186,7 +195,9 @@ def worker_job(settings: Settings, job: TrainingJob, run: str, step: Step, resum
         "run": run,
         "model_path": str(folder) if folder.is_dir() else job.model_path,
         "trust_remote_code": settings.trust_remote_code,
+        "order": order_json(settings),
         "engine": engine_of(settings),
+        "lora": lora_arguments(settings),
         "most_tokens": step.most_tokens,
         "train_files": [str(file) for file in data_files(settings, job, "train")],
         "validation_files": [str(file) for file in data_files(settings, job, "validation")],
@@ -200,26 +211,6 @@ def worker_job(settings: Settings, job: TrainingJob, run: str, step: Step, resum
     }
 
 
-def launch_config(settings: Settings) -> dict[str, Any]:
-    """accelerate's configuration, in a file of its own so that one of the user's has no say.
-
-    `MULTI_GPU` is what makes accelerate start several processes, on CPUs too: `--cpu --num_processes 2`
-    starts one and says nothing. On CPUs the worker's `use_cpu` makes them a gloo group.
-    """
-    several = settings.trl_num_processes > 1
-    return {
-        "compute_environment": "LOCAL_MACHINE",
-        "distributed_type": "MULTI_GPU" if several else "NO",
-        "num_machines": 1,
-        "num_processes": settings.trl_num_processes,
-        "machine_rank": 0,
-        "gpu_ids": "all",
-        "main_process_port": 0,
-        "mixed_precision": settings.trl_mixed_precision,
-        "use_cpu": not settings.physical_grpo_gpu,
-    }
-
-
 def launch_env(settings: Settings, job: TrainingJob) -> dict[str, str]:
     """What the training processes see beyond the run's environment."""
     processes = settings.trl_num_processes
@@ -227,6 +218,7 @@ def launch_env(settings: Settings, job: TrainingJob) -> dict[str, str]:
         "CUDA_VISIBLE_DEVICES": ",".join(map(str, settings.physical_grpo_gpu[:processes])),
         "TENSORBOARD_LOGGING_DIR": str(job.log_file.parent / "trackers" / f"round-{job.round}"),
         "TOKENIZERS_PARALLELISM": "false",
+        "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1",  # for the pickles that torch itself reads from a shared checkpoint
         "TQDM_DISABLE": "1",
         "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     }

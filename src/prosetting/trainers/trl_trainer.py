@@ -32,13 +32,12 @@ from prosetting.trainers.checkpoints import (
     put_in_place,
     sealed_or_quarantined,
 )
+from prosetting.trainers.launch import OF_A_BATCH, config_file, engine_of, other_machines
 from prosetting.trainers.trl_job import (
     Places,
     Step,
     check_losses,
     count_pairs,
-    engine_of,
-    launch_config,
     launch_env,
     run_of,
     size_of_update,
@@ -163,8 +162,9 @@ class TrlTrainer:
 
     def _start(self, job: TrainingJob) -> subprocess.Popen[str]:
         job.log_file.parent.mkdir(parents=True, exist_ok=True)
-        launch_file = job.log_file.with_suffix(".accelerate.json")
-        write_job(launch_file, launch_config(self._settings))
+        launch_file = config_file(self._settings, job.log_file.with_suffix(".accelerate.json"))
+        if machines := other_machines(self._settings, launch_file):
+            log.info("on the other %d machines, N from 1 on: %s -m %s --job %s", *machines, WORKER, _job_file(job))
         return children.start_child(
             [LAUNCHER, "--config_file", str(launch_file), "-m", WORKER, "--job", str(_job_file(job))],
             log_file=job.log_file,
@@ -234,7 +234,9 @@ def _notes(settings: Settings, step: Step) -> tuple[str, ...]:
     """What did not go as set, in words."""
     engine, wished, notes = engine_of(settings), step_of(settings), []
     if engine != settings.dpo_engine:
-        notes.append(f"{', '.join(settings.trl_loss_type)} compares the pairs of a batch: trained by stock TRL")
+        batches = OF_A_BATCH & set(settings.trl_loss_type)
+        why = f"{', '.join(settings.trl_loss_type)} compares the pairs of a batch" if batches else "DeepSpeed"
+        notes.append(f"{why}: trained by stock TRL")
     if step.size < wished.size or step.most_tokens < wished.most_tokens:
         notes.append(
             f"memory did not suffice for {_in_words(engine, wished)}: trained with {_in_words(engine, step)}, "
@@ -291,6 +293,10 @@ def _failure(job: TrainingJob, status: int, progress_file: Path) -> Exception:
         next_step = "it was killed, often for want of memory: lower DPO_MAX_TOKENS_PER_FORWARD or TRL_NUM_PROCESSES"
     elif "No module named" in tail:
         next_step = "pip install 'prosetting[train]'"
+    elif errors and "as it was ordered" in errors[0]:
+        next_step = "see that ACCELERATE_CONFIG_FILE and variables named ACCELERATE_… or FSDP_… order what settings do"
+    elif errors and "Target modules" in errors[0]:
+        next_step = "set TRL_LORA_TARGETS to layers that the model has, or to all-linear"
     elif errors and "TRL_MAX_LENGTH" in errors[0]:
         next_step = "raise TRL_MAX_LENGTH"
     elif errors and "DPO_ENGINE" in errors[0]:

@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 from trl import DPOConfig, DPOTrainer
 
 from prosetting.core import children
@@ -37,6 +37,15 @@ from prosetting.trainers.checkpoints import SEAL, hold, seal
 from prosetting.trainers.worker_dpo_callbacks import Checkpoints, Progress, StopWish, agreed, all_here, append_line
 from prosetting.trainers.worker_dpo_data import pairs_in, prepare
 from prosetting.trainers.worker_dpo_grouped import GroupedDPOTrainer
+from prosetting.trainers.worker_dpo_model import (
+    AsOrdered,
+    adapters,
+    all_finite,
+    check_index,
+    check_order,
+    load,
+    save_plain,
+)
 
 JOB_POLL_INTERVAL_S = 0.05
 EXIT_OUT_OF_MEMORY = 12
@@ -48,34 +57,40 @@ ORPHAN_GRACE_S = 60.0
 
 
 def train(job: dict[str, Any], stop: StopWish) -> bool:
-    """Train, evaluate, save; False when it stopped before, as it was asked to. Only the first process writes."""
+    """Train, evaluate, save; False when it stopped before, as it was asked to. Only the first process writes.
+
+    Works in each process of a group, whether this call makes the group or finds it initialised: any launcher will do
+    that sets RANK, LOCAL_RANK, WORLD_SIZE and, for FSDP, the variables that `accelerate launch` makes of its
+    configuration. Raises ValueError where that gives something else than `job["order"]`. Of `stop` only `felt()` is
+    asked.
+    """
     args = DPOConfig(output_dir=job["work_dir"], **job["dpo"])
+    check_order({"processes": job["order"]["processes"]}, "", args.world_size, "")
     if not args.use_cpu and not torch.cuda.is_available():
         raise ValueError("a GPU is asked for, but this torch sees none (is it a CPU-only torch?)")
     transformers.set_seed(args.seed)
     tokenizer = AutoTokenizer.from_pretrained(job["model_path"], trust_remote_code=job["trust_remote_code"])
     train_set, validation_set = prepare(job, args, tokenizer)
-    model = AutoModelForCausalLM.from_pretrained(
-        job["model_path"], dtype=torch.float32, use_safetensors=True, trust_remote_code=job["trust_remote_code"]
-    )
     checkpoints = Checkpoints(Path(job["work_dir"]), job["run"], stop)
     engine = partial(GroupedDPOTrainer, most_tokens=job["most_tokens"]) if job["engine"] == "grouped" else DPOTrainer
     trainer = engine(
-        model=model,
+        model=load(job),
         args=args,
         train_dataset=train_set,
         eval_dataset=validation_set,
         processing_class=tokenizer,
-        callbacks=[Progress(Path(job["progress_file"])), checkpoints],
+        callbacks=[AsOrdered(job["order"]), Progress(Path(job["progress_file"])), checkpoints],
+        **adapters(job),
     )
     if args.process_index == 0:
         keep_data(job)
     if any(agreed(args, stop.felt())):
         return False
+    check_index(job["resume_from"])
     outcome = trainer.train(resume_from_checkpoint=job["resume_from"])
     if checkpoints.stopped:
         return False
-    if not all(bool(torch.isfinite(weight).all()) for weight in model.parameters()):
+    if any(agreed(args, not all_finite(trainer.model))):
         raise ArithmeticError(f"the weights are not finite after step {outcome.global_step}")
     evaluated = trainer.evaluate() if validation_set is not None else {}
     metrics = logged_metrics(trainer.state.log_history)
@@ -103,7 +118,7 @@ def keep_data(job: dict[str, Any]) -> None:
 def save(trainer: DPOTrainer, job: dict[str, Any], result: dict[str, Any]) -> None:
     """The trained model and the result, sealed together."""
     folder = Path(job["save_to"])
-    trainer.save_model(str(folder))
+    save_plain(trainer, job, folder)
     if trainer.is_world_process_zero():
         # A pickle that no engine reads and that names this machine's paths.
         (folder / "training_args.bin").unlink(missing_ok=True)

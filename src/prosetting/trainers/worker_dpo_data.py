@@ -116,7 +116,7 @@ def prepare(job: dict[str, Any], args: DPOConfig, tokenizer: PreTrainedTokenizer
     """
     read = read_questions if job["engine"] == "grouped" else read_pairs
     folders = [Path(job["data_dir"]) / name for name in ("train", "validation")]
-    with args.main_process_first(desc="preparing the pairs"):
+    with args.main_process_first(local=False, desc="preparing the pairs"):  # of all machines: they share the folder
         if args.process_index == 0 and not folders[0].exists():
             for folder, key in zip(folders, ("train_files", "validation_files"), strict=True):
                 if len(found := read(job[key], tokenizer, args.max_length)):

@@ -15,14 +15,14 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object, is_peft_model
+from accelerate.utils import broadcast_object_list, fsdp2_prepare_model, gather_object, is_peft_model
 from datasets import Dataset, concatenate_datasets
 from datasets.fingerprint import Hasher
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainerCallback
 from trl import DPOConfig, DPOTrainer
-from trl.trainer.utils import FusedCausalLMOutput
+from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head
 
 from prosetting.trainers.worker_dpo_attention import take_parts
 from prosetting.trainers.worker_dpo_layout import QuestionCollator
@@ -57,7 +57,12 @@ class GroupedDPOTrainer(DPOTrainer):
         share = take_parts(model.get_base_model() if is_peft_model(model) else model)
         self._counts: dict[str, list[torch.Tensor]] = {"train": [], "eval": []}
         """Pairs, chosen and rejected tokens behind each figure that TRL notes: the weights of its mean."""
-        super().__init__(model=model, args=args, data_collator=QuestionCollator(most_tokens, share), **kwargs)
+        self._reference: PreTrainedModel | None = None
+        callbacks = [*kwargs.pop("callbacks", ()), _NoReferenceOfTrl(self)]
+        collator = QuestionCollator(most_tokens, share)
+        super().__init__(model=model, args=args, data_collator=collator, callbacks=callbacks, **kwargs)
+        self.is_fsdp_enabled = self.is_sharded
+        self._reference = None
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         return dataset
@@ -67,8 +72,6 @@ class GroupedDPOTrainer(DPOTrainer):
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         """`dataset` with the reference's log-probability of each row, from the cache beside it where it is there."""
-        if self.is_fsdp_enabled:  # its processes must call the model equally often
-            self.data_collator.most_tokens = None
         fingerprint = [Hasher.hash((dataset._fingerprint, self._precompute_model_hash, REFERENCE))]
         broadcast_object_list(fingerprint, from_process=0)
         cache_file = dataset._get_cache_file_path(fingerprint[0])
@@ -92,22 +95,41 @@ class GroupedDPOTrainer(DPOTrainer):
         share = -(-len(dataset) // world)
         mine = [(rank * share + at) % len(dataset) for at in range(share)]  # as many on each process
         loader = DataLoader(dataset.select(mine), batch_size=batch_size, collate_fn=self.data_collator)
+        model = self._shared_reference() if self.is_sharded else self.model
         logps: list[list[float]] = []
         for batch in loader:
             inputs = self._prepare_inputs(batch)
             lengths, device = inputs["lengths"], self.accelerator.device
-            once = self._once(self.ref_model or self.model, inputs, torch.arange(len(lengths), device=device))
+            once = self._once(model, inputs, torch.arange(len(lengths), device=device))
             mask = torch.ones(len(lengths), 1 + max(lengths), dtype=torch.long, device=device)
             halves = self.compute_ref_log_probs(once, {"input_ids": mask, "completion_mask": mask})
             of_question = torch.cat(halves).cpu().split(inputs["rows_a_question"].tolist())
             logps += [question.tolist() for question in of_question]
         return dict(gather_object(list(zip(mine, logps, strict=True))))
 
+    def _shared_reference(self) -> PreTrainedModel:
+        """The model at the round's start, shared by the processes layer by layer; the policy is whole until `train`."""
+        if self._reference is None:
+            policy = self.model.get_base_model() if is_peft_model(self.model) else self.model
+            found = type(policy).from_pretrained(policy.name_or_path, dtype=policy.dtype, use_safetensors=True)
+            take_parts(found)
+            add_fused_lm_head(found)
+            self._reference = fsdp2_prepare_model(self.accelerator, found).eval()
+        return self._reference
+
+    def _as_many_parts(self, parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """`parts` and, where another process has more, repeats that score nothing: each pass gathers shared layers."""
+        most = torch.tensor(len(parts), device=self.accelerator.device)
+        torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
+        shortest = min(parts, key=lambda part: part["inputs"]["input_ids"].numel())
+        return parts + [{**shortest, "scored": shortest["scored"][:0]}] * (int(most) - len(parts))
+
     def _once(self, model: Any, inputs: dict[str, Any], lines: torch.Tensor) -> Callable[..., FusedCausalLMOutput]:
         """A model in TRL's eyes that computes each row once and repeats its outputs as `lines` says."""
 
         def forward(**_: Any) -> FusedCausalLMOutput:
-            output = model(parts=inputs["parts"], shift_labels=inputs["targets"], fused_lm_head=True, use_cache=False)
+            parts = self._as_many_parts(inputs["parts"]) if self.is_sharded else inputs["parts"]
+            output = model(parts=parts, shift_labels=inputs["targets"], fused_lm_head=True, use_cache=False)
             fields = {}
             for name in A_TOKEN:
                 if (tokens := output.get(name)) is not None:
@@ -173,6 +195,20 @@ class GroupedDPOTrainer(DPOTrainer):
             figures["num_tokens"] = [tokens_seen]
             self._counts[mode].clear()
         super().log(logs, start_time)
+
+
+class _NoReferenceOfTrl(TrainerCallback):
+    """Hides FSDP from trl while it is made: it would load a whole reference on each process, and share it as one layer.
+
+    `on_init_end` comes after transformers has placed the model and before trl sees to the reference.
+    """
+
+    def __init__(self, trainer: GroupedDPOTrainer) -> None:
+        self._trainer = trainer
+
+    def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._trainer.is_sharded = self._trainer.is_fsdp_enabled
+        self._trainer.is_fsdp_enabled = False
 
 
 def _refuse(model: PreTrainedModel, args: DPOConfig) -> None:
