@@ -85,7 +85,14 @@ def test_a_taken_port(demo, tmp_path):
 
 @pytest.mark.parametrize(
     ("flag", "value"),
-    [("--trl-num-processes", "0"), ("--training-framework", "PPO"), ("--trl-loss-type", "no_such_loss")],
+    [
+        ("--trl-num-processes", "0"),
+        ("--training-framework", "PPO"),
+        ("--trl-loss-type", "no_such_loss"),
+        ("--trl-sharding", "fsdp"),
+        ("--trl-mixed-precision", "fp16"),
+        ("--accelerate-config-file", "nowhere.yaml"),
+    ],
 )
 def test_a_value_that_cannot_hold_names_its_setting(demo, tmp_path, flag, value):
     message = refused(demo, tmp_path / "run", flag, value)

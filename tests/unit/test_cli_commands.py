@@ -307,6 +307,14 @@ def test_doctor_is_content_with_warnings_alone(tmp_path: Path, capsys: pytest.Ca
     assert by_name["Held-out questions"]["level"] == "warning"
 
 
+def test_doctor_tells_settings_of_training_that_are_wrong_together(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--quick", "--trl-lora-alpha", "8"]) == 1
+    out = capsys.readouterr().out
+    assert "❌ Training settings: TRL_LORA_ALPHA is set but TRL_LORA_RANK is 0" in out
+    main(["doctor", "--quick", "--physical-grpo-gpu", ""])
+    assert "✅ Training settings: one process, float32, grouped engine" in capsys.readouterr().out
+
+
 def test_doctor_tells_a_bad_setting_and_everything_else(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--quick", "--trl-num-processes", "0"]) == 1
     out = capsys.readouterr().out

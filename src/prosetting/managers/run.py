@@ -50,7 +50,7 @@ from prosetting.processors.reward_function import RewardFunction, check_reward_f
 from prosetting.records import Question
 from prosetting.teachers.http_teacher import HttpTeacher
 from prosetting.trainers.base import Trainer
-from prosetting.trainers.launch import check_training
+from prosetting.trainers.launch import check_training, in_words
 from prosetting.trainers.trl_trainer import TrlTrainer
 
 Mode = Literal["auto", "semi"]
@@ -285,5 +285,7 @@ def _greet(
         sum(question.reference is None for question in pool),
         len(heldout),
     )
+    if settings.first_training_round <= settings.total_rounds:
+        log.info("training: %s", in_words(settings))
     if done := journal.stages_done(1):
         log.info("going on with a run that was begun: round 1 has %d steps done", len(done))
