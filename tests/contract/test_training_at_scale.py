@@ -41,11 +41,15 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_tiny_model(tmp_path_factory.mktemp("model"))
 
 
-@pytest.fixture
-def fsdp_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def worker_is(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     here, source = Path(__file__).parent, Path(trl_trainer.__file__).parents[2]
     monkeypatch.setenv("PYTHONPATH", f"{source}:{here}")
-    monkeypatch.setattr(trl_trainer, "WORKER", "fsdp_on_cpu")
+    monkeypatch.setattr(trl_trainer, "WORKER", name)
+
+
+@pytest.fixture
+def fsdp_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker_is("fsdp_on_cpu", monkeypatch)
 
 
 def unequal(folder: Path, model: Path) -> TrainingJob:
@@ -106,6 +110,8 @@ def test_adapters_are_merged_into_a_plain_model(train: Train, base: Path) -> Non
     ddp = train("ddp", **LORA).model_dir
     assert distance(ddp, train("fsdp", **LORA, **FSDP).model_dir) <= SAME
     assert distance(ddp, base) > 1e-3
+    stock = train("stock", **LORA, dpo_engine="stock", trl_batch_size=2).model_dir
+    assert distance(stock, base) > 1e-3
     assert not list(ddp.glob("adapter*"))
     loaded = AutoModelForCausalLM.from_pretrained(ddp)
     assert type(loaded).__name__ == "Qwen3ForCausalLM"
@@ -115,10 +121,15 @@ def test_adapters_are_merged_into_a_plain_model(train: Train, base: Path) -> Non
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("fsdp_on_cpu")
+@pytest.mark.parametrize("changes", [FSDP, FSDP | LORA], ids=["all weights", "adapters"])
 def test_killed_under_fsdp2_it_goes_on_from_its_shared_checkpoint(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    changes: dict[str, Any],
 ) -> None:
-    wanted = settings(**TWO, **FSDP)
+    wanted = settings(**TWO | changes)
     whole, job = [a_job(folder, base) for folder in (tmp_path / "whole", tmp_path / "killed") if not folder.mkdir()]
     trained = TrlTrainer(wanted).train(whole)
     monkeypatch.setenv("KILL_AT", "7")
@@ -149,6 +160,13 @@ def hostile_index_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
         check_index(str(copy))
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.slow
+def test_it_trains_in_a_process_group_that_is_there_already(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = train("plain")
+    worker_is("in_a_group", monkeypatch)
+    assert distance(train("in a group").model_dir, plain.model_dir) <= SAME
 
 
 @pytest.mark.slow

@@ -114,6 +114,15 @@ def test_killed_mid_epoch_it_goes_on_step_by_step_with_the_same_losses(
     assert resumed_at > 1
 
 
+def test_adapters_go_on_too(base: Path, forks: Zygote, tmp_path: Path) -> None:
+    wanted = settings(**SHORT_EPOCHS, trl_lora_rank=4)
+    whole, killed = (Training(tmp_path / name, base, forks, wanted) for name in ("whole", "killed"))
+    outcome = whole.finish()
+    assert killed.start(kill_at=12, matching=r"progress\.jsonl$") == KILLED
+    assert killed.finish() == outcome
+    assert killed.losses() == whole.losses()
+
+
 @pytest.mark.parametrize(
     ("point", "left"),
     [

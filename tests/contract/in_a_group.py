@@ -1,0 +1,13 @@
+"""The worker in a process group that somebody else has initialised, as an engine such as Ray Train does. For tests."""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+
+from prosetting.trainers import worker_dpo
+
+if __name__ == "__main__":
+    torch.distributed.init_process_group("gloo")
+    sys.exit(worker_dpo.main())
