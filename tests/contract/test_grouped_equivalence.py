@@ -23,7 +23,8 @@ from transformers import (
 )
 from trl import DPOConfig, DPOTrainer
 
-from prosetting.trainers.trl_job import LOSSES, OF_A_BATCH
+from prosetting.trainers.launch import OF_A_BATCH
+from prosetting.trainers.trl_job import LOSSES
 from prosetting.trainers.worker_dpo_data import tokenize
 from prosetting.trainers.worker_dpo_grouped import GroupedDPOTrainer
 

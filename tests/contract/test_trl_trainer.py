@@ -17,7 +17,8 @@ from trl import DPOTrainer
 
 from prosetting.errors import ConfigError, TrainingError
 from prosetting.trainers.base import TrainingJob, TrainingResult
-from prosetting.trainers.trl_job import LOSSES, Step, dpo_arguments, launch_config
+from prosetting.trainers.launch import launch_config
+from prosetting.trainers.trl_job import LOSSES, Step, dpo_arguments
 from prosetting.trainers.trl_trainer import TrlTrainer, read_news
 
 
