@@ -17,7 +17,7 @@ from prosetting.core.machine import this_machine
 from prosetting.errors import ConfigError
 from prosetting.trainers.base import TrainingJob
 from prosetting.trainers.checkpoints import SEAL, sha256
-from prosetting.trainers.launch import ALL_LINEAR, engine_of, order_json
+from prosetting.trainers.launch import ALL_LINEAR, engine_of, order_json, order_of
 
 # TRL's names less `exo_pair`, which needs a label smoothing that is no setting here.
 LOSSES = (
@@ -218,10 +218,11 @@ def launch_env(settings: Settings, job: TrainingJob) -> dict[str, str]:
         "CUDA_VISIBLE_DEVICES": ",".join(map(str, settings.physical_grpo_gpu[:processes])),
         "TENSORBOARD_LOGGING_DIR": str(job.log_file.parent / "trackers" / f"round-{job.round}"),
         "TOKENIZERS_PARALLELISM": "false",
-        "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1",  # for the pickles that torch itself reads from a shared checkpoint
         "TQDM_DISABLE": "1",
         "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     }
+    if order_of(settings).kind != "DEEPSPEED":  # whose own checkpoints hold more than tensors
+        env["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # torch reads pickles of a shared checkpoint without asking
     if "OMP_NUM_THREADS" not in os.environ:
         env["OMP_NUM_THREADS"] = str(max(1, this_machine().cpu_count // processes))
     if Path(job.model_path).expanduser().is_dir():
