@@ -119,6 +119,7 @@ FSDP2 = {"fsdp_version": 2}
         ({"distributed_type": "FSDP", "fsdp_config": FSDP2}, {"physical_grpo_gpu": ()}, "would run DDP"),
         ({"distributed_type": "DEEPSPEED"}, {}, "DeepSpeed, which is not installed"),
         ({}, {"trl_sharding": "fsdp"}, "orders MULTI_GPU"),
+        ({"distributed_type": "FSDP", "fsdp_config": FSDP2}, {"dpo_engine": "stock"}, "would be empty"),
     ],
 )
 def test_an_own_file_that_would_run_as_something_else_is_refused(

@@ -25,6 +25,8 @@ class AccelerateConfig:
     mixed_precision: str
     use_cpu: bool
     fsdp_version: int
+    loads_once: bool
+    """Whether only the first process reads the weights: accelerate's default."""
 
 
 def read_accelerate_config(file: Path) -> AccelerateConfig:
@@ -38,7 +40,8 @@ def read_accelerate_config(file: Path) -> AccelerateConfig:
         )
     try:
         processes, machines = int(values["num_processes"]), int(values.get("num_machines", 1))
-        version = int((values.get("fsdp_config") or {}).get("fsdp_version", 1))
+        fsdp = values.get("fsdp_config") or {}
+        version, loads_once = int(fsdp.get("fsdp_version", 1)), fsdp.get("fsdp_cpu_ram_efficient_loading", True)
     except (KeyError, TypeError, ValueError, AttributeError):
         raise ConfigError(
             f"{file}: num_processes, num_machines and fsdp_version must be whole numbers", next_step=WAY_OUT
@@ -56,6 +59,7 @@ def read_accelerate_config(file: Path) -> AccelerateConfig:
         mixed_precision=str(precision),
         use_cpu=bool(values.get("use_cpu", False)),
         fsdp_version=version,
+        loads_once=str(loads_once).lower() == "true",
     )
 
 

@@ -96,19 +96,21 @@ def launch_config(settings: Settings) -> dict[str, Any]:
         "mixed_precision": order.mixed_precision,
         "use_cpu": not settings.physical_grpo_gpu,
     }
-    return config | ({"fsdp_config": FSDP2} if order.kind == "FSDP" else {})
+    return config | ({"fsdp_config": _fsdp2(settings)} if order.kind == "FSDP" else {})
 
 
-FSDP2: dict[str, Any] = {
-    "fsdp_version": 2,
-    "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
-    "fsdp_reshard_after_forward": True,
-    # Each process writes its own share of a checkpoint; the model itself is gathered once, at the end.
-    "fsdp_state_dict_type": "SHARDED_STATE_DICT",
-    "fsdp_offload_params": False,
-    # True would leave all but the first process with empty weights, which trl's reference model never gets filled.
-    "fsdp_cpu_ram_efficient_loading": False,
-}
+def _fsdp2(settings: Settings) -> dict[str, Any]:
+    return {
+        "fsdp_version": 2,
+        "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+        "fsdp_reshard_after_forward": True,
+        # Each process writes its own share of a checkpoint; the model itself is gathered once, at the end.
+        "fsdp_state_dict_type": "SHARDED_STATE_DICT",
+        "fsdp_offload_params": False,
+        # Only the first process reads the weights. trl's own reference model would stay empty on all others.
+        "fsdp_cpu_ram_efficient_loading": engine_of(settings) == "grouped",
+        "fsdp_sync_module_states": True,
+    }
 
 
 def check_training(settings: Settings) -> None:
@@ -182,6 +184,11 @@ def _check_own(settings: Settings, config: AccelerateConfig) -> None:
         found = "use_cpu: true, which runs as DDP" if config.use_cpu else f"fsdp_version {config.fsdp_version}"
         raise ConfigError(
             f"{name} orders FSDP with {found}", next_step="put use_cpu: false and, in fsdp_config, fsdp_version: 2"
+        )
+    if config.kind == "FSDP" and config.loads_once and engine_of(settings) == "stock":
+        raise ConfigError(
+            f"{name} has one process load the weights: stock TRL's reference model would be empty on all others",
+            next_step="put fsdp_cpu_ram_efficient_loading: false into its fsdp_config",
         )
     if config.kind == "DEEPSPEED" and importlib.util.find_spec("deepspeed") is None:
         raise ConfigError(f"{name} orders DeepSpeed, which is not installed", next_step="pip install deepspeed")

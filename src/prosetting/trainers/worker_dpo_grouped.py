@@ -24,6 +24,7 @@ from transformers import PreTrainedModel, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head
 
+from prosetting.trainers.worker_dpo_attention import NAME as SHARED
 from prosetting.trainers.worker_dpo_attention import take_parts
 from prosetting.trainers.worker_dpo_layout import QuestionCollator
 
@@ -54,7 +55,7 @@ class GroupedDPOTrainer(DPOTrainer):
         self, model: PreTrainedModel, args: DPOConfig, *, most_tokens: int | None = None, **kwargs: Any
     ) -> None:
         _refuse(model, args)
-        share = take_parts(model.get_base_model() if is_peft_model(model) else model)
+        share = _take_parts(model.get_base_model() if is_peft_model(model) else model)
         self._counts: dict[str, list[torch.Tensor]] = {"train": [], "eval": []}
         """Pairs, chosen and rejected tokens behind each figure that TRL notes: the weights of its mean."""
         self._reference: PreTrainedModel | None = None
@@ -112,7 +113,7 @@ class GroupedDPOTrainer(DPOTrainer):
         if self._reference is None:
             policy = self.model.get_base_model() if is_peft_model(self.model) else self.model
             found = type(policy).from_pretrained(policy.name_or_path, dtype=policy.dtype, use_safetensors=True)
-            take_parts(found)
+            _take_parts(found)
             add_fused_lm_head(found)
             self._reference = fsdp2_prepare_model(self.accelerator, found).eval()
         return self._reference
@@ -209,6 +210,16 @@ class _NoReferenceOfTrl(TrainerCallback):
     def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._trainer.is_sharded = self._trainer.is_fsdp_enabled
         self._trainer.is_fsdp_enabled = False
+
+
+def _take_parts(model: PreTrainedModel) -> bool:
+    """`take_parts`, decided by the first process: under FSDP the others have no weights yet to try it with."""
+    share = take_parts(model)
+    decided = [share]
+    broadcast_object_list(decided, from_process=0)
+    if decided[0] != share:
+        model.set_attn_implementation(SHARED if decided[0] else "sdpa")
+    return bool(decided[0])
 
 
 def _refuse(model: PreTrainedModel, args: DPOConfig) -> None:
