@@ -126,6 +126,9 @@ class Settings(BaseModel):
     )
 
     # Solver
+    solver_engine: Literal["transformers"] = _setting(
+        "transformers", "What samples on this machine: transformers (a child process)"
+    )
     solver_base_urls: CommaWords = _setting(
         (), "OpenAI-compatible servers that sample instead of this machine, such as http://host:8000/v1. Empty: none"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -63,7 +63,7 @@ def _evaluate(settings: Settings, files: list[Path]) -> list[dict[str, Any]]:
     import asyncio
 
     from prosetting.collectors.data_normalizer import load_questions
-    from prosetting.collectors.local_solver import LocalSolver, check_model_folder
+    from prosetting.collectors.solver_engines import ENGINES
     from prosetting.collectors.trajectory_collector import TrajectoryCollector
     from prosetting.core.group_commit import GroupCommit
     from prosetting.core.journal import Journal
@@ -75,7 +75,8 @@ def _evaluate(settings: Settings, files: list[Path]) -> list[dict[str, Any]]:
 
     if settings.reward_function:
         check_reward_function(settings.reward_function)
-    check_model_folder(settings.solver_model_path)
+    engine = ENGINES[settings.solver_engine]
+    engine.check(settings)
     questions_of = {file: load_questions(file) for file in files}
     with ExitStack() as stack:
         runner = stack.enter_context(asyncio.Runner())
@@ -86,15 +87,7 @@ def _evaluate(settings: Settings, files: list[Path]) -> list[dict[str, Any]]:
         verifier = stack.enter_context(AnswerVerifier())
         spec = settings.reward_function
         reward_function = stack.enter_context(RewardFunction(spec)) if spec else None
-        solver = stack.enter_context(
-            LocalSolver(
-                settings.solver_model_path,
-                gpu_ids=settings.physical_solver_gpu,
-                log_file=scratch / "sampler.log",
-                batch_size=settings.solver_batch_size,
-                trust_remote_code=settings.trust_remote_code,
-            )
-        )
+        solver = stack.enter_context(closing(engine.open(settings, scratch, settings.solver_model_path)))
         results = []
         for number, (file, questions) in enumerate(questions_of.items()):
             journal = stack.enter_context(Journal(scratch / f"{number}.db"))

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from prosetting import __version__
-from prosetting.collectors.local_solver import LocalSolver, check_model_folder
-from prosetting.collectors.server_solver import ServerSolver, check_servers
+from prosetting.collectors.local_solver import check_model_folder
 from prosetting.collectors.solver import Solver
+from prosetting.collectors.solver_engines import engine_of
 from prosetting.collectors.trajectory_collector import TrajectoryCollector
 from prosetting.config import Settings
 from prosetting.core import stopping
@@ -225,27 +225,18 @@ def _engines(
 
 def _check_solver(settings: Settings) -> None:
     """Whoever samples must be there; a model that is only sampled from servers need not be on this machine."""
-    if settings.solver_base_urls:
-        check_servers(settings)
+    engine_of(settings).check(settings)
     if needs_model_here(settings):
         check_model_folder(settings.solver_model_path)
 
 
 def needs_model_here(settings: Settings) -> bool:
     """Whether this machine samples or trains."""
-    return not settings.solver_base_urls or settings.first_training_round <= settings.total_rounds
+    return engine_of(settings).samples_here or settings.first_training_round <= settings.total_rounds
 
 
 def _open_solver(settings: Settings, workspace: Workspace, model: str) -> Solver:
-    if settings.solver_base_urls:
-        return ServerSolver(settings, model)
-    return LocalSolver(
-        model,
-        gpu_ids=settings.physical_solver_gpu,
-        log_file=workspace.logs / "sampler.log",
-        batch_size=settings.solver_batch_size,
-        trust_remote_code=settings.trust_remote_code,
-    )
+    return engine_of(settings).open(settings, workspace.logs, model)
 
 
 def _open_trainer(settings: Settings) -> Trainer:
