@@ -137,7 +137,10 @@ class Settings(BaseModel):
         None, "Model asked for at these servers. Empty: the checkpoint's path", fixed=True
     )
     physical_solver_gpu: CommaInts = _setting(
-        (4,), "GPU that samples. Clamped to the machine unless set", unit="GPU ids"
+        (4,), "GPUs that sample. Clamped to the machine unless set", unit="GPU ids"
+    )
+    gpu_sharing: bool = _setting(
+        False, "Use GPUs on which other processes hold memory too, such as a teacher of your own. Else that is an error"
     )
     solver_instruction: str = _setting(
         "Please reason step by step, and put your final answer within \\boxed{}.",
@@ -217,7 +220,9 @@ class Settings(BaseModel):
 
     # TRL training
     physical_grpo_gpu: CommaInts = _setting(
-        tuple(range(8)), "GPUs that train. Clamped to the machine unless set", unit="GPU ids"
+        tuple(range(8)),
+        "GPUs that train; PHYSICAL_DPO_GPU is another name for it. Clamped to the machine unless set",
+        unit="GPU ids",
     )
     trl_num_processes: int = _setting(
         8, "Training processes (accelerate). Clamped to the machine unless set", unit="processes", ge=1
@@ -327,6 +332,8 @@ def flag_name(field_name: str) -> str:
 
 
 ENV_NAMES = tuple(env_name(name) for name in Settings.model_fields)
+ALIASES = {"PHYSICAL_DPO_GPU": "PHYSICAL_GRPO_GPU"}
+"""Other names of settings in a file and in the environment."""
 NOT_OURS = frozenset({"TRL_EXPERIMENTAL_SILENCE"})
 """Variables of other programs under a prefix of ours."""
 # First words that are ours alone; MAX_, LOG_, SEED_ and the like belong to everybody's environment.
@@ -360,6 +367,7 @@ def load_settings(
     of_file = _read_env_file(file, must_exist=env_file is not None)
     for source, values in (("file", of_file), ("environment", environ), ("flag", flags)):
         _refuse_unknown_keys(values, source)
+        values = _under_one_name(values, source)
         raw |= {key: (values[key], source) for key in ENV_NAMES if key in values}  # type: ignore[misc]
     try:
         settings = Settings.model_validate({key.lower(): value for key, (value, _) in raw.items()})
@@ -392,13 +400,25 @@ def _read_env_file(path: Path, *, must_exist: bool) -> dict[str, str]:
 
 def _refuse_unknown_keys(keys: Iterable[str], source: str) -> None:
     for key in keys:
-        if key in ENV_NAMES or key in NOT_OURS or not key.startswith(OUR_PREFIXES):
+        if key in ENV_NAMES or key in ALIASES or key in NOT_OURS or not key.startswith(OUR_PREFIXES):
             continue
         near = difflib.get_close_matches(key, ENV_NAMES, n=1, cutoff=0.5)
         raise ConfigError(
             f"{key} (in the {source}) is no setting of ProSetting",
             next_step=f"did you mean {near[0]}?" if near else "all settings: prosetting settings",
         )
+
+
+def _under_one_name(values: Mapping[str, str], source: str) -> Mapping[str, str]:
+    """The values with each alias under its setting's own name."""
+    given = {alias: name for alias, name in ALIASES.items() if alias in values}
+    for alias, name in given.items():
+        if values.get(name, values[alias]) != values[alias]:
+            raise ConfigError(
+                f"{alias}={values[alias]!r} and {name}={values[name]!r} (in the {source}) are one setting",
+                next_step=f"keep {name} alone",
+            )
+    return {**values, **{name: values[alias] for alias, name in given.items()}}
 
 
 def _config_error(error: ValidationError, raw: Mapping[str, tuple[str, Source]]) -> ConfigError:

@@ -60,6 +60,10 @@ class TeacherUnavailable(ProSettingError):
     exit_code = EXIT_TEACHER_UNAVAILABLE
 
 
+class GpuError(ProSettingError):
+    """A GPU that is taken, gone, or not given back."""
+
+
 class SolverError(ProSettingError):
     """The sampling child ended without doing its work."""
 

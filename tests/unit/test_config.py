@@ -105,6 +105,14 @@ def test_a_bad_value_is_named_with_its_source_and_what_is_accepted(key: str, val
     assert f"for example {key}=" in error.next_step
 
 
+def test_a_setting_is_known_by_its_other_name_too(tmp_path: Path) -> None:
+    assert load({"PHYSICAL_DPO_GPU": "2,3"}).settings.physical_grpo_gpu == (2, 3)
+    assert load({"PHYSICAL_DPO_GPU": "2"}).explicit == {"solver_model_path", "physical_grpo_gpu"}
+    assert load({"PHYSICAL_DPO_GPU": "2"}, PHYSICAL_GRPO_GPU="1").settings.physical_grpo_gpu == (1,)
+    error = error_of({"PHYSICAL_DPO_GPU": "2", "PHYSICAL_GRPO_GPU": "3"})
+    assert "PHYSICAL_DPO_GPU='2' and PHYSICAL_GRPO_GPU='3'" in error.what
+
+
 def test_losses_and_weights_that_do_not_match_are_both_named() -> None:
     error = error_of({"TRL_LOSS_TYPE": "sigmoid,sft", "TRL_LOSS_WEIGHTS": "1"})
     assert "TRL_LOSS_TYPE='sigmoid,sft' (from the environment)" in error.what

@@ -14,14 +14,26 @@ from pathlib import Path
 from typing import Literal
 
 from prosetting.config import LoadedSettings, Settings
+from prosetting.core.gpu_manager import TAKEN_SHARE, held_by_others
 from prosetting.core.machine import fit_to_machine, this_machine
+from prosetting.core.nvml import Gpu
 from prosetting.core.text import printable
 from prosetting.core.workspace import Workspace
 from prosetting.errors import ConfigError, ProSettingError
 
 Level = Literal["good", "warning", "wrong"]
 SIGNS: dict[Level, str] = {"good": "✅", "warning": "⚠️ ", "wrong": "❌"}
-NEEDED = ("httpx2", "math-verify", "openai", "pyarrow", "pydantic", "python-dotenv", "tenacity", "typer")
+NEEDED = (
+    "httpx2",
+    "math-verify",
+    "nvidia-ml-py",
+    "openai",
+    "pyarrow",
+    "pydantic",
+    "python-dotenv",
+    "tenacity",
+    "typer",
+)
 NEEDED_TO_TRAIN = ("accelerate", "datasets", "torch", "transformers", "trl")
 IMPORT_DEADLINE_S = 300
 GIB = 2**30
@@ -110,10 +122,13 @@ def _sqlite() -> Check:
 
 def _machine(loaded: LoadedSettings) -> Iterator[Check]:
     machine = this_machine()
-    gpus = ", ".join(map(str, machine.gpu_ids))
     cores = f"{machine.cpu_count} CPU cores"
-    if gpus:
-        yield Check("Machine", "good", f"GPUs {gpus}; {cores}")
+    if machine.gpus:
+        yield Check("Machine", "good", f"{len(machine.gpus)} GPUs; {cores}")
+        yield from map(_gpu, machine.gpus)
+    elif machine.gpu_problem:
+        step = "see what nvidia-smi says; after an update of the driver the machine must be started again"
+        yield Check("Machine", "wrong", f"{machine.gpu_problem}; {cores}", step)
     else:
         step = "small solvers only; for others use a machine where nvidia-smi lists GPUs"
         yield Check("Machine", "warning", f"no GPU: sampling and training run on {cores}", step)
@@ -135,6 +150,16 @@ def _training(settings: Settings) -> Check:
     except ConfigError as error:
         return Check("Training settings", "wrong", error.what, error.next_step)
     return Check("Training settings", "good", in_words(settings))
+
+
+def _gpu(gpu: Gpu) -> Check:
+    use = f", computing {gpu.utilisation} % of the time" if gpu.utilisation is not None else ""
+    found = f"{gpu.name}, {gpu.used_bytes / GIB:.1f} of {gpu.total_bytes / GIB:.1f} GiB in use{use}"
+    if held_by_others(gpu, ()) <= TAKEN_SHARE * gpu.total_bytes:
+        return Check(f"GPU {gpu.index}", "good", found)
+    pids = ", ".join(str(process.pid) for process in gpu.processes) or "not named by the driver"
+    step = f"processes on it: {pids}. A run refuses a GPU that is in use, unless GPU_SHARING=true"
+    return Check(f"GPU {gpu.index}", "warning", found, step)
 
 
 def _workspace(settings: Settings) -> Iterator[Check]:

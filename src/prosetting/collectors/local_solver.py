@@ -16,6 +16,7 @@ from typing import Any
 
 from prosetting.collectors.solver import Sample, SampleRequest, SamplingParams
 from prosetting.core import children
+from prosetting.core.gpu_manager import gpu_env
 from prosetting.core.model_folder import is_hub_name, missing_parts
 from prosetting.errors import ConfigError, SolverError
 
@@ -54,7 +55,7 @@ class LocalSolver:
         folder = Path(model_path).expanduser()
         self.model_path = str(folder) if folder.is_dir() else model_path
         self._log_file = log_file
-        env = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpu_ids))}
+        env = gpu_env(gpu_ids)
         if folder.is_dir():
             env["HF_HUB_OFFLINE"] = "1"
         command = [WORKER, "--model", self.model_path, "--slots", str(batch_size)]

@@ -3,39 +3,36 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from prosetting.config import LoadedSettings, Settings, env_name
 from prosetting.core.accelerate_config import read_accelerate_config
-from prosetting.errors import ConfigError
-
-NVIDIA_SMI_TIMEOUT_S = 20
+from prosetting.core.gpu_manager import usable_ids
+from prosetting.core.nvml import Gpu, read_gpus
+from prosetting.errors import ConfigError, GpuError
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a run can have here."""
+    """What a run can have here. `gpu_problem`: why no GPU is known although there is a driver."""
 
     gpu_ids: tuple[int, ...]
     cpu_count: int
+    gpus: tuple[Gpu, ...] = ()
+    gpu_problem: str = ""
 
 
 def this_machine() -> Machine:
-    """GPUs as nvidia-smi lists them (none without a driver) and CPU cores this process may use."""
+    """The GPUs and the CPU cores that this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return Machine(_gpu_ids(), cores or 1)
-
-
-def _gpu_ids() -> tuple[int, ...]:
-    query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
     try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=NVIDIA_SMI_TIMEOUT_S, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    return tuple(int(line) for line in done.stdout.split() if line.isdigit())
+        gpus = read_gpus()
+    except GpuError as error:
+        return Machine((), cores or 1, gpu_problem=error.what)
+    ids = usable_ids(gpus, os.environ)
+    return Machine(ids, cores or 1, tuple(gpu for gpu in gpus if gpu.index in ids))
 
 
 def fit_to_machine(loaded: LoadedSettings, machine: Machine) -> tuple[Settings, list[str]]:
@@ -98,4 +95,6 @@ def _listed(ids: Iterable[int]) -> str:
 
 
 def _gpus(machine: Machine) -> str:
+    if machine.gpu_problem:
+        return f"no GPU: {machine.gpu_problem}"
     return f"GPUs {_listed(machine.gpu_ids)}" if machine.gpu_ids else "no GPU"

@@ -51,6 +51,11 @@ def mark_of(workspace: Path) -> str:
     return f"{folder.st_dev}:{folder.st_ino}"
 
 
+def pids_of_run(workspace: Path) -> set[int]:
+    """The processes that the run of this workspace has started, and they, and that are alive; not the run itself."""
+    return set(_marked(mark_of(workspace), set()))
+
+
 def end_orphans(mark: str) -> list[int]:
     """Kill this user's processes with that mark and wait until they are gone: those that PATIENCE_S did not end.
 

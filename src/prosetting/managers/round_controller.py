@@ -21,13 +21,14 @@ from prosetting.config import Settings
 from prosetting.core import stopping
 from prosetting.core.artifacts import digest, write_json
 from prosetting.core.concurrency import Frontier, in_thread, side_by_side
+from prosetting.core.gpu_manager import GpuManager
 from prosetting.core.journal import Journal
 from prosetting.core.pool_questions import PoolQuestions
 from prosetting.core.state_manager import CONCLUSION, EVALUATION, StateManager
 from prosetting.core.workspace import Workspace
 from prosetting.datasets.data_saver import save_pairs
 from prosetting.datasets.dpo_data_converter import pairs_of_question
-from prosetting.errors import SolverError, TeacherUnavailable, TrainingError
+from prosetting.errors import GpuError, SolverError, TeacherUnavailable, TrainingError
 from prosetting.managers.binding import bound_to
 from prosetting.managers.gates import AfterFailure, Gate
 from prosetting.managers.heldout import score_heldout
@@ -47,7 +48,7 @@ PAIRING = ("seed", "solver_instruction", "max_pairs_per_question", "shuffle_labe
 T = TypeVar("T")
 Inputs = dict[str, Any]
 """What a stage depends on, by name: settings as they are, content as digests."""
-RETRYABLE = (SolverError, TrainingError, TeacherUnavailable)
+RETRYABLE = (SolverError, TrainingError, GpuError, TeacherUnavailable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class Engines:
     collector: TrajectoryCollector
     rewards: RewardCalculator
     questions: QuestionManager
+    gpus: GpuManager
     reward_fingerprint: str
 
 
@@ -317,8 +319,14 @@ class RoundController:
         )
 
     async def _run_trainer(self, job: TrainingJob) -> TrainingResult:
-        await in_thread(self.close_solver)
-        return await in_thread(lambda: self._engines.trainer.train(job))
+        gpus = self._engines.gpus
+        if gpus.allocation.take_turns:
+            await in_thread(self._end_sampling)
+        gpus.begin("training")
+        result = await in_thread(lambda: self._engines.trainer.train(job))
+        await in_thread(lambda: gpus.wait_given_back("training"))
+        await in_thread(self._end_sampling)  # the weights it holds are those of before
+        return result
 
     def _rounds_to_train_on(self, round_: int) -> list[int]:
         used = {u for r in range(1, round_) for u in self._output(r, Stage.TRL_TRAINING)["rounds_used"]}
@@ -439,11 +447,17 @@ class RoundController:
         """The open solver if it holds this model, else a new one."""
         if self._solver is None or self._solver[0] != model:
             self.close_solver()
+            self._engines.gpus.begin("sampling")
             self._solver = (model, self._engines.open_solver(model))
         return self._solver[1]
 
+    def _end_sampling(self) -> None:
+        """End the Solver and see that its GPUs are free again."""
+        self.close_solver()
+        self._engines.gpus.wait_given_back("sampling")
+
     def close_solver(self) -> None:
-        """End the sampling child and free its memory: before training, after a failure, at the end."""
+        """End the Solver and free its memory: before training on its GPUs, after a failure, at the end."""
         if self._solver is not None:
             self._solver[1].close()
             self._solver = None

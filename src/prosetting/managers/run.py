@@ -22,9 +22,10 @@ from prosetting.collectors.trajectory_collector import TrajectoryCollector
 from prosetting.config import Settings
 from prosetting.core import stopping
 from prosetting.core.artifacts import write_json
+from prosetting.core.gpu_manager import Allocation, GpuManager
 from prosetting.core.group_commit import GroupCommit
 from prosetting.core.journal import Journal
-from prosetting.core.orphans import none_left_behind
+from prosetting.core.orphans import none_left_behind, pids_of_run
 from prosetting.core.progress import INTERVAL_S as PROGRESS_INTERVAL_S
 from prosetting.core.storage import pause_for, writes_pause
 from prosetting.core.workspace import Workspace, WorkspaceLock
@@ -109,6 +110,9 @@ def start_run(
         stack.enter_context(WorkspaceLock(workspace))
         stack.enter_context(_logging(workspace, mode))
         stack.enter_context(none_left_behind(workspace.root))
+        gpus = GpuManager(_allocation(settings), lambda: pids_of_run(workspace.root))
+        if not settings.gpu_sharing:
+            gpus.check_free()
         check_journal_is_there(workspace)
         set_damaged_aside(workspace)
         journal = stack.enter_context(Journal(workspace.journal))
@@ -120,7 +124,7 @@ def start_run(
         commits = GroupCommit(journal)
         teachers = stack.enter_context(open_teachers(settings, runner, log_file=log_file, commits=commits))
         engines = _engines(
-            stack, session, commits, teachers, heldout, open_solver or _open_solver, open_trainer or _open_trainer
+            stack, session, gpus, commits, teachers, heldout, open_solver or _open_solver, open_trainer or _open_trainer
         )
         gate: Gate = AskingGate() if mode == "semi" else AutomaticGate(settings)
         controller = RoundController(
@@ -193,6 +197,7 @@ def _logging(workspace: Workspace, mode: Mode) -> Iterator[None]:
 def _engines(
     stack: ExitStack,
     session: _Session,
+    gpus: GpuManager,
     commits: GroupCommit,
     teachers: tuple[HttpTeacher, HttpTeacher],
     heldout: list[Question],
@@ -219,6 +224,7 @@ def _engines(
         collector=TrajectoryCollector(commits, settings),
         rewards=rewards,
         questions=QuestionManager(journal, commits, settings, heldout),
+        gpus=gpus,
         reward_fingerprint=fingerprint(spec) if spec else "",
     )
 
@@ -232,7 +238,19 @@ def _check_solver(settings: Settings) -> None:
 
 def needs_model_here(settings: Settings) -> bool:
     """Whether this machine samples or trains."""
-    return engine_of(settings).samples_here or settings.first_training_round <= settings.total_rounds
+    return engine_of(settings).samples_here or _trains(settings)
+
+
+def _trains(settings: Settings) -> bool:
+    return settings.first_training_round <= settings.total_rounds
+
+
+def _allocation(settings: Settings) -> Allocation:
+    return Allocation(
+        sampling=settings.physical_solver_gpu,
+        training=settings.physical_grpo_gpu[: settings.trl_num_processes] if _trains(settings) else (),
+        samples_here=engine_of(settings).samples_here,
+    )
 
 
 def _open_solver(settings: Settings, workspace: Workspace, model: str) -> Solver:

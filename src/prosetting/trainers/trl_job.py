@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from prosetting.config import Settings
 from prosetting.core.artifacts import digest
+from prosetting.core.gpu_manager import gpu_env
 from prosetting.core.machine import this_machine
 from prosetting.errors import ConfigError
 from prosetting.trainers.base import TrainingJob
@@ -215,7 +216,7 @@ def launch_env(settings: Settings, job: TrainingJob) -> dict[str, str]:
     """What the training processes see beyond the run's environment."""
     processes = settings.trl_num_processes
     env = {
-        "CUDA_VISIBLE_DEVICES": ",".join(map(str, settings.physical_grpo_gpu[:processes])),
+        **gpu_env(settings.physical_grpo_gpu[:processes]),
         "TENSORBOARD_LOGGING_DIR": str(job.log_file.parent / "trackers" / f"round-{job.round}"),
         "TOKENIZERS_PARALLELISM": "false",
         "TQDM_DISABLE": "1",
