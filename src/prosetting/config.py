@@ -126,11 +126,36 @@ class Settings(BaseModel):
     )
 
     # Solver
-    solver_engine: Literal["transformers"] = _setting(
-        "transformers", "What samples on this machine: transformers (a child process)"
+    solver_engine: Literal["transformers", "vllm"] = _setting(
+        "transformers",
+        "What samples on this machine: transformers (a child process), vllm (servers that the run starts)",
+    )
+    solver_tensor_parallel: int = _setting(1, "GPUs of one server (vllm)", unit="GPUs", ge=1)
+    solver_replicas: OptionalCount = _setting(
+        None,
+        "Servers to start (vllm). Empty: as many as PHYSICAL_SOLVER_GPU has room for; without a GPU 1",
+        unit="servers",
+    )
+    solver_server_python: OptionalPath = _setting(
+        None, "Interpreter of the environment that has vLLM. Empty: the one that runs this"
+    )
+    solver_server_args: str = _setting(
+        "", "More arguments of vLLM's server, as in a shell: --max-model-len 4096 --gpu-memory-utilization 0.8"
+    )
+    solver_server_port: int = _setting(
+        0, "Loopback port of the first server that is started, the next ones follow. 0: any free ones", ge=0, le=65535
+    )
+    solver_start_timeout: float = _setting(
+        900.0, "How long servers may take to load a checkpoint, and SOLVER_RELOAD_COMMAND to end", unit="seconds", gt=0
     )
     solver_base_urls: CommaWords = _setting(
-        (), "OpenAI-compatible servers that sample instead of this machine, such as http://host:8000/v1. Empty: none"
+        (),
+        "OpenAI-compatible servers that sample instead of this machine, such as http://host:8000/v1. @FILE: those in a"
+        " file, one a line, read again as it changes. Empty: none",
+    )
+    solver_reload_command: str = _setting(
+        "",
+        "Run when the servers of SOLVER_BASE_URLS need other weights; {model} in it is the checkpoint's folder",
     )
     solver_api_key: SecretStr = _setting(SecretStr(""), "Key of these servers. Never logged or stored")
     solver_model_name: OptionalText = _setting(
@@ -298,6 +323,8 @@ class Settings(BaseModel):
             raise ValueError(
                 f"TRL_LOSS_TYPE names {len(self.trl_loss_type)} losses, TRL_LOSS_WEIGHTS {len(self.trl_loss_weights)}"
             )
+        if self.solver_base_urls and self.solver_engine != "transformers":
+            raise ValueError("SOLVER_BASE_URLS and SOLVER_ENGINE each say who samples")
         return self
 
     def fixed_values(self) -> dict[str, Any]:
@@ -425,11 +452,7 @@ def _config_error(error: ValidationError, raw: Mapping[str, tuple[str, Source]])
     first = error.errors(include_url=False, include_input=False)[0]
     if not first["loc"]:
         found = [_shown(key, *raw[key]) for key in ENV_NAMES if key in raw and key in first["msg"]]
-        example = (
-            "TRL_LOSS_TYPE=sigmoid,sft with TRL_LOSS_WEIGHTS=1,5"
-            if "TRL_" in first["msg"]
-            else "TEACHER_MAX_COST=20 with TEACHER_PRICE_PROMPT=0.3 and TEACHER_PRICE_COMPLETION=1.2"
-        )
+        example = next(example for name, example in AGREEING.items() if name in first["msg"])
         return ConfigError(
             f"{first['msg'].removeprefix('Value error, ')}: {', '.join(found)}",
             next_step=f"make these settings agree, such as {example}",
@@ -437,6 +460,14 @@ def _config_error(error: ValidationError, raw: Mapping[str, tuple[str, Source]])
     name = str(first["loc"][0])
     key = env_name(name)
     return ConfigError(f"{_shown(key, *raw[key])}: {first['msg']}", next_step=_expected(name))
+
+
+AGREEING = {
+    "TRL_LOSS_TYPE": "TRL_LOSS_TYPE=sigmoid,sft with TRL_LOSS_WEIGHTS=1,5",
+    "TEACHER_MAX_COST": "TEACHER_MAX_COST=20 with TEACHER_PRICE_PROMPT=0.3 and TEACHER_PRICE_COMPLETION=1.2",
+    "SOLVER_ENGINE": "SOLVER_ENGINE=vllm with SOLVER_BASE_URLS empty",
+}
+"""Settings that must agree with others, each with an example of ones that do."""
 
 
 def _not_set(name: str) -> ConfigError:

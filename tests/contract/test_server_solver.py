@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from prosetting.collectors.given_servers import GivenServers, check_servers
 from prosetting.collectors.replay_server import MODEL, load_recordings
-from prosetting.collectors.server_solver import ServerSolver, check_servers, read_choices
+from prosetting.collectors.server_requests import read_choices
+from prosetting.collectors.server_solver import ServerSolver
 from prosetting.collectors.solver import Sample, SampleRequest, SamplingParams
 from prosetting.config import Settings
 from prosetting.core.openai_server import listen
@@ -26,11 +28,18 @@ PARAMS = SamplingParams(max_new_tokens=64, temperature=0.8, top_p=0.9)
 
 
 def solver_at(*urls: str, model: str | None = "mine", timeout_s: float = 30.0) -> ServerSolver:
-    return ServerSolver(settings_for(*urls, model=model), "/models/r1", timeout_s=timeout_s, retry_delay_s=0.0)
+    servers = GivenServers(settings_for(*urls, model=model), "/models/r1", patience_s=5.0)
+    return ServerSolver(servers, timeout_s=timeout_s, retry_delay_s=0.0)
 
 
 def settings_for(*urls: str, model: str | None = "mine", key: str = KEY) -> Settings:
-    return Settings(solver_model_path="/models/r0", solver_base_urls=urls, solver_api_key=key, solver_model_name=model)
+    return Settings(
+        solver_model_path="/models/r0",
+        solver_base_urls=urls,
+        solver_api_key=key,
+        solver_model_name=model,
+        total_rounds=2,  # and none of them trains
+    )
 
 
 def batch_of(questions: Sequence[str], attempts: int) -> list[SampleRequest]:
@@ -68,7 +77,9 @@ def running(server: ThreadingHTTPServer) -> Iterator[None]:
 class Peer:
     """A server whose answers are worked out from each request: (status, document)."""
 
-    def __init__(self, answer: Callable[[Mapping[str, Any]], tuple[int, object]], models: Sequence[str] = ()) -> None:
+    def __init__(
+        self, answer: Callable[[Mapping[str, Any]], tuple[int, object]], models: Sequence[str] = (), port: int = 0
+    ) -> None:
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str] = []
         peer = self
@@ -95,7 +106,7 @@ class Peer:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}/v1"
 
 

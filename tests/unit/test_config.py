@@ -105,6 +105,12 @@ def test_a_bad_value_is_named_with_its_source_and_what_is_accepted(key: str, val
     assert f"for example {key}=" in error.next_step
 
 
+def test_two_settings_that_say_who_samples_are_both_named() -> None:
+    error = error_of({"SOLVER_ENGINE": "vllm", "SOLVER_BASE_URLS": "http://host:8000/v1"})
+    assert "SOLVER_ENGINE='vllm' (from the environment), SOLVER_BASE_URLS='http://host:8000/v1'" in error.what
+    assert "SOLVER_BASE_URLS empty" in error.next_step
+
+
 def test_a_setting_is_known_by_its_other_name_too(tmp_path: Path) -> None:
     assert load({"PHYSICAL_DPO_GPU": "2,3"}).settings.physical_grpo_gpu == (2, 3)
     assert load({"PHYSICAL_DPO_GPU": "2"}).explicit == {"solver_model_path", "physical_grpo_gpu"}

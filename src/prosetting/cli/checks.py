@@ -206,20 +206,21 @@ def _model(settings: Settings) -> Check:
 
 
 def _solver_servers(settings: Settings, *, quick: bool) -> Iterator[Check]:
-    if not settings.solver_base_urls:
+    from prosetting.collectors.solver_engines import ENGINES, engine_of
+
+    engine = engine_of(settings)
+    if engine is ENGINES["transformers"]:
         return
-    where = ", ".join(settings.solver_base_urls)
+    where = ", ".join(settings.solver_base_urls) or f"{settings.solver_engine}, started by the run"
     if quick:
         yield Check("Solver servers", "good", f"{where} (not called)")
         return
-    from prosetting.collectors.server_solver import check_servers
-
     try:
-        check_servers(settings)
+        engine.check(settings)
     except ProSettingError as error:
         yield Check("Solver servers", "wrong", error.what, error.next_step)
         return
-    yield Check("Solver servers", "good", f"{where}, answering")
+    yield Check("Solver servers", "good", f"{where}{', answering' if settings.solver_base_urls else ''}")
 
 
 def _questions(settings: Settings) -> Iterator[Check]:

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from prosetting.collectors.given_servers import GivenServers, check_servers
 from prosetting.collectors.local_solver import LocalSolver, check_model_folder
-from prosetting.collectors.server_solver import ServerSolver, check_servers
+from prosetting.collectors.server_solver import ServerSolver
 from prosetting.collectors.solver import Solver
+from prosetting.collectors.vllm_servers import VllmServers, check_vllm
 from prosetting.config import Settings
 
 
@@ -43,11 +45,16 @@ def _open_transformers(settings: Settings, logs: Path, model: str) -> Solver:
 
 
 def _open_addresses(settings: Settings, logs: Path, model: str) -> Solver:
-    return ServerSolver(settings, model)
+    return ServerSolver(GivenServers(settings, model, log_file=logs / "solver_reload.log"))
+
+
+def _open_vllm(settings: Settings, logs: Path, model: str) -> Solver:
+    return ServerSolver(VllmServers(settings, model, logs))
 
 
 ENGINES = {
     "transformers": SolverEngine(_check_transformers, _open_transformers),
+    "vllm": SolverEngine(check_vllm, _open_vllm),
     "addresses": SolverEngine(check_servers, _open_addresses, samples_here=False),
 }
 """By SOLVER_ENGINE; `addresses` is what SOLVER_BASE_URLS names."""

@@ -57,6 +57,25 @@ def start_child(
     return child
 
 
+def start_program(
+    command: Sequence[str], *, log_file: Path, extra_env: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """Start a program that is not ours as a child of the run, in whose group nothing outlives it or the run.
+
+    The child is `guarded`, which watches both.
+    """
+    return start_child(["prosetting.core.guarded", *command], log_file=log_file, extra_env=extra_env)
+
+
+def end_children(running: Sequence[subprocess.Popen[str]]) -> None:
+    """End several at once: each has its END_GRACE_S while the others have theirs."""
+    for child in running:
+        if child not in _ended and child.poll() is None:
+            _signal_group(child.pid, signal.SIGTERM)
+    for child in running:
+        end_child(child)
+
+
 def end_child(child: subprocess.Popen[str]) -> None:
     """End the child's whole group: SIGTERM, then SIGKILL after END_GRACE_S. Only the first call does anything."""
     if child in _ended:

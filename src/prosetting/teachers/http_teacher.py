@@ -160,7 +160,7 @@ class HttpTeacher:
         An endpoint that has no list of models passes: the first call will tell.
         """
         try:
-            names = replies.read_model_names(await self._retrying(self._client.send, "/models", None))
+            names = replies.read_models(await self._retrying(self._client.send, "/models", None))
         except NothingThere:
             return
         except PassingFailure as failure:

@@ -62,13 +62,17 @@ def read_completion(body: bytes) -> Completion:
     return Completion(content, _count(counts.get("prompt_tokens")), _count(counts.get("completion_tokens")))
 
 
-def read_model_names(body: bytes) -> set[str]:
-    """The names in a 200 answer of /models. Raises TeacherReplyError unless it is such a list."""
+def read_models(body: bytes) -> dict[str, str]:
+    """The names in a 200 answer of /models, each with the `root` that vLLM gives: where its weights are; else empty.
+
+    Raises TeacherReplyError unless it is such a list.
+    """
     document = _loads(body)
     models = document.get("data") if isinstance(document, dict) else None
     if not isinstance(models, list):
         raise TeacherReplyError("the body is not a list of models")
-    return {str(model["id"]) for model in models if isinstance(model, dict) and "id" in model}
+    named = [model for model in models if isinstance(model, dict) and "id" in model]
+    return {str(model["id"]): str(model.get("root") or "") for model in named}
 
 
 def parse_grade(text: str) -> GradeReply:
