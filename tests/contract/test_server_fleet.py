@@ -44,14 +44,6 @@ def answers(request: Mapping[str, Any]) -> tuple[int, object]:
     return 200, completion(*["the attempt"] * request.get("n", 1))
 
 
-def after(seconds: float) -> Callable[[Mapping[str, Any]], tuple[int, object]]:
-    def answer(request: Mapping[str, Any]) -> tuple[int, object]:
-        time.sleep(seconds)
-        return answers(request)
-
-    return answer
-
-
 class Gate:
     """A server's answer that waits until the test lets it pass."""
 
@@ -92,11 +84,11 @@ class Replayer:
 
 
 @contextmanager
-def replaying(folder: Path, rows: list[dict[str, str]], faults: str) -> Iterator[Replayer]:
+def replaying(folder: Path, rows: list[dict[str, str]], faults: str, port: int = 0) -> Iterator[Replayer]:
     """`prosetting replay` as a process of its own."""
     file = folder / "recorded.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    command = [sys.executable, "-m", "prosetting", "replay", str(file), "--fault", faults]
+    command = [sys.executable, "-m", "prosetting", "replay", str(file), "--fault", faults, "--port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -200,20 +192,22 @@ def test_a_server_that_listens_no_more_may_finish_what_it_has_and_then_others_do
     assert (len(ending.requests), len(staying.requests)) == (10, 20)
 
 
-def test_a_server_that_is_replaced_at_its_address_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_fleet, "REQUESTS_PER_SERVER", 2)
-    first, other = Peer(answers), Peer(after(0.01))
+def test_a_server_that_is_replaced_at_its_address_is_used_again(tmp_path: Path) -> None:
+    rows = [{"question": each.question_id, "response": f"attempt {each.attempt}"} for each in questions(20)]
+    other = Peer(answers)
     with ExitStack() as stack:
         stack.enter_context(running(other.server))
-        solver = stack.enter_context(solver_on(first.url, other.url))
-        with running(first.server):
-            list(solver.sample(questions(10), PARAMS))
+        first = stack.enter_context(replaying(tmp_path, rows, ""))
+        solver = stack.enter_context(solver_on(first.url, other.url, model=MODEL))
+        list(solver.sample(questions(10), PARAMS))
+        first.process.kill()
+        first.process.wait()
         assert len(list(solver.sample(questions(10), PARAMS))) == 20
-        replaced = Peer(answers, port=first.server.server_address[1])
-        stack.enter_context(running(replaced.server))
+        alone = len(other.requests)
+        stack.enter_context(replaying(tmp_path, rows, "", port=int(first.url.split(":")[2].split("/")[0])))
         wait_for(lambda: all(server.lives for server in solver._fleet._servers.values()))
         list(solver.sample(questions(20), PARAMS))
-    assert replaced.requests
+    assert len(other.requests) - alone == 10
 
 
 def test_a_server_that_is_added_to_the_file_is_used_and_one_taken_away_is_not(tmp_path: Path) -> None:

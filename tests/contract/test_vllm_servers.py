@@ -142,6 +142,20 @@ def test_a_killed_replica_loses_nothing_and_is_started_again(model: Path, tmp_pa
 
 
 @pytest.mark.usefixtures("vllm")
+def test_a_replica_that_listens_no_more_and_does_not_end_is_replaced(model: Path, tmp_path: Path) -> None:
+    given = settings(model, solver_replicas=2, solver_server_args="--manner lingers")
+    with ServerSolver(VllmServers(given, str(model), tmp_path)) as solver:
+        answered_by = {each.response.split()[0] for each in solver.sample(requests(40), PARAMS)}
+        assert len(answered_by) == 2
+        struck = int(answered_by.pop())
+        group = os.getpgid(struck)
+        os.kill(struck, signal.SIGTERM)
+        wait_for(lambda: not members(group))
+        wait_for(lambda: sum(each.lives for each in solver._fleet._servers.values()) == 2)
+        assert len({each.response.split()[0] for each in solver.sample(requests(40), PARAMS)} - {str(struck)}) == 2
+
+
+@pytest.mark.usefixtures("vllm")
 def test_a_replica_that_dies_again_and_again_stays_away_and_none_left_is_an_error(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

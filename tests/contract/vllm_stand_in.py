@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 API_SERVER = """
-import argparse, json, os, subprocess, sys, time
+import argparse, json, os, signal, subprocess, sys, time
 from prosetting.core.openai_server import listen
 from prosetting.core.server_faults import FaultDraw, parse_faults
 
@@ -24,8 +24,11 @@ if given.manner == "ends":
     sys.exit("ValueError: the model cannot be loaded")
 if given.manner == "hangs":
     time.sleep(600)
+if given.manner == "lingers":
+    signal.signal(signal.SIGTERM, lambda number, frame: server.socket.close())
 answer = lambda ask: [f"{os.getpid()} {given.model}"] * ask.n
-listen(int(given.port), given.served_model_name, answer, FaultDraw(parse_faults("")), any_port="").serve()
+server = listen(int(given.port), given.served_model_name, answer, FaultDraw(parse_faults("")), any_port="")
+server.serve()
 """
 
 

@@ -75,6 +75,9 @@ class GivenServers:
                 log.warning("the Solver's servers stay as they were: %s", error.what)
         return self._endpoints
 
+    def gone(self, endpoint: Endpoint) -> None:
+        """Whoever started it may replace it."""
+
     def close(self) -> None:
         """Nothing was started here."""
 

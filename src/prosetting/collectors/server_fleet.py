@@ -53,6 +53,10 @@ class Servers(Protocol):
         Raises SolverError when they are lost for good."""
         ...
 
+    def gone(self, endpoint: Endpoint) -> None:
+        """One that has answered does so no longer, and its requests are asked elsewhere. Does not block."""
+        ...
+
     def close(self) -> None:
         """End what was started here. Safe to call twice."""
         ...
@@ -81,14 +85,17 @@ class _Server:
     """One server: what it has to do, and whether it lives."""
 
     def __init__(self, endpoint: Endpoint, timeout_s: float) -> None:
-        # Two more connections than requests, so that a busy server can be looked at.
-        self._client = EndpointClient(endpoint, connections=REQUESTS_PER_SERVER + 2, timeout_s=timeout_s)
+        self._client = EndpointClient(endpoint, connections=REQUESTS_PER_SERVER, timeout_s=timeout_s)
+        # A new connection for each look: a server that ends may go on with those it has.
+        self._looking = EndpointClient(endpoint, connections=1, timeout_s=PROBE_S, keep_alive_s=0.0)
         self.endpoint = endpoint
         self.looked_at = False
+        self.has_lived = False
         self.lives = False
         self.leaving = False
         self.requests = 0
         self.attempts = 0
+        self.attempts_answered = 0
         self.doubt = asyncio.Event()
         self.last_failure = "has not answered yet"
         self._sending: set[asyncio.Task[bytes]] = set()
@@ -120,14 +127,10 @@ class _Server:
     async def look(self) -> Alive:
         root = self.endpoint.base_url.rstrip("/").removesuffix("/v1")
         try:
-            async with asyncio.timeout(PROBE_S):
-                try:
-                    await self._client.send(f"{root}/health", None)
-                except NothingThere:
-                    await self._client.send("/models", None)
-        except TimeoutError:
-            self.last_failure = f"gives no sign of life within {PROBE_S:g} s"
-            return "silent"
+            try:
+                await self._looking.send(f"{root}/health", None)
+            except NothingThere:
+                await self._looking.send("/models", None)
         except PassingFailure as failure:
             self.last_failure = str(failure)
             return "refuses" if failure.refused else "silent"
@@ -137,6 +140,7 @@ class _Server:
 
     async def close(self) -> None:
         await self._client.close()
+        await self._looking.close()
 
 
 @dataclass(order=True)
@@ -174,7 +178,9 @@ class Fleet:
         server = await self._server_for(load, tried)
         tried.add(server.endpoint)
         try:
-            return await server.send(body(server.endpoint))
+            reply = await server.send(body(server.endpoint))
+            server.attempts_answered += load.attempts
+            return reply
         except PassingFailure as failure:
             if not failure.outage:
                 raise
@@ -187,8 +193,15 @@ class Fleet:
         finally:
             self._release(server, load.attempts)
 
+    @property
+    def loads(self) -> dict[str, int]:
+        """Attempts that each server was asked for, answered or in hand, by address."""
+        return {each.endpoint.base_url: each.attempts_answered + each.attempts for each in self._servers.values()}
+
     async def close(self) -> None:
         """After all its tasks were cancelled."""
+        if len(self._servers) > 1:
+            _log.info("attempts by server: %s", ", ".join(f"{url} {count}" for url, count in self.loads.items()))
         for server in self._servers.values():
             await server.close()
 
@@ -262,17 +275,21 @@ class Fleet:
             found, now = await server.look(), time.monotonic()
             server.looked_at = True
             if found == "yes":
-                answered_at = now
+                answered_at, server.has_lived = now, True
                 if not server.lives and last != "yes":
                     _log.info("the Solver's server at %s answers", server.endpoint.base_url)
                 server.lives = not server.doubt.is_set()
             elif found == "refuses" or now - answered_at > SILENT_S:
                 if last == "yes":
-                    what = "the Solver's server at %s %s; its requests go to the others"
-                    _log.warning(what, server.endpoint.base_url, server.last_failure)
+                    then = "its requests go to the others" if server.has_lived else "it gets work once it answers"
+                    _log.warning(
+                        "the Solver's server at %s %s; %s", server.endpoint.base_url, server.last_failure, then
+                    )
                 server.lives = False
                 if now - answered_at > DRAIN_S:
                     server.give_up_requests()
+                    if server.has_lived:
+                        self._source.gone(server.endpoint)
             last = found
             self._assign()
             if server.leaving and not server.requests:

@@ -80,6 +80,11 @@ class ServerSolver:
                 future.cancel()
 
     @property
+    def loads(self) -> dict[str, int]:
+        """Attempts that each server of now was asked for, by address."""
+        return self._fleet.loads
+
+    @property
     def most_ahead(self) -> int:
         """Requests out or waiting: twice what the servers take, so that there are long ones to choose from."""
         return 2 * self._fleet.most_requests

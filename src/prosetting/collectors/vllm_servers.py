@@ -103,6 +103,12 @@ class VllmServers:
         first = self._settings.solver_server_port
         return first + number if first else ports_of(self._settings, 1)[0]
 
+    def gone(self, endpoint: Endpoint) -> None:
+        """Kill what is left of it: vLLM, asked to end under load, listens no more and may take minutes to go."""
+        for replica in self._replicas:
+            if replica.endpoint == endpoint:
+                children.kill_child(replica.child)
+
     def close(self) -> None:
         children.end_children([replica.child for replica in self._replicas])
 

@@ -92,6 +92,12 @@ def end_child(child: subprocess.Popen[str]) -> None:
     child.wait()
 
 
+def kill_child(child: subprocess.Popen[str]) -> None:
+    """Kill the child's whole group and wait for nothing; `end_child` is still to be called."""
+    if child not in _ended and child.poll() is None:
+        _signal_group(child.pid, signal.SIGKILL)
+
+
 def _signal_group(group: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)

@@ -27,14 +27,16 @@ class EndpointClient:
     Its own retries are off: it obeys Retry-After without jitter, never ends a slow drip, and takes HTML for a reply.
     """
 
-    def __init__(self, endpoint: Endpoint, *, connections: int, timeout_s: float) -> None:
+    def __init__(
+        self, endpoint: Endpoint, *, connections: int, timeout_s: float, keep_alive_s: float = KEEP_ALIVE_S
+    ) -> None:
         self._endpoint = endpoint
         self._timeout_s = timeout_s
         self._client = openai.AsyncOpenAI(
             base_url=endpoint.base_url,
             api_key=endpoint.api_key or "none",
             max_retries=0,
-            http_client=capped_http_client(endpoint, connections, timeout_s),
+            http_client=capped_http_client(endpoint, connections, timeout_s, keep_alive_s),
         )
 
     async def send(self, path: str, body: Mapping[str, Any] | None) -> bytes:
@@ -55,14 +57,16 @@ class EndpointClient:
         await self._client.close()
 
 
-def capped_http_client(endpoint: Endpoint, connections: int, timeout_s: float) -> httpx2.AsyncClient:
+def capped_http_client(
+    endpoint: Endpoint, connections: int, timeout_s: float, keep_alive_s: float = KEEP_ALIVE_S
+) -> httpx2.AsyncClient:
     """The client's transport: bodies end at MAX_BODY_BYTES, a redirect is an answer like any other, and the
     environment's proxies are taken only where the endpoint says so, for this machine never.
 
     aiohttp's, because httpx's own pool walks through all its connections for each request.
     """
     _allow_open_files(connections + _OTHER_FILES)
-    limits = httpx2.Limits(max_connections=connections, keepalive_expiry=KEEP_ALIVE_S)
+    limits = httpx2.Limits(max_connections=connections, keepalive_expiry=keep_alive_s)
     return openai.DefaultAioHttpClient(
         timeout=timeout_s,
         limits=limits,
