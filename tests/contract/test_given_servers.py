@@ -142,8 +142,17 @@ def test_a_run_that_trains_on_servers_with_fixed_weights_is_refused_before_it_st
             check_servers(settings(peer.url))
         assert "SOLVER_RELOAD_COMMAND" in caught.value.next_step
         assert "SOLVER_ENGINE=vllm" in caught.value.next_step
-        check_servers(settings(peer.url, reload="reload.sh {model}"))
+        check_servers(settings(peer.url, reload="bash reload.sh {model}"))
         check_servers(settings(peer.url, first_training_round=99))
+
+
+@pytest.mark.parametrize(
+    ("reload", "says"), [("bash 'unclosed", "does not read"), ("/no/such/program {model}", "there is no such program")]
+)
+def test_a_command_that_cannot_be_run_is_refused_before_anything_is_spent(reload: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=f"SOLVER_RELOAD_COMMAND.*{says}") as caught:
+        check_servers(settings("http://127.0.0.1:9/v1", reload=reload))
+    assert "bash reload.sh {model}" in caught.value.next_step
 
 
 def test_a_server_that_does_not_have_the_new_checkpoint_points_to_the_command() -> None:

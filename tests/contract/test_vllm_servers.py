@@ -26,6 +26,7 @@ from prosetting.collectors.solver import SampleRequest, SamplingParams
 from prosetting.collectors.solver_engines import ENGINES
 from prosetting.collectors.vllm_servers import VllmServers, check_vllm, gpus_of_replicas
 from prosetting.config import Settings
+from prosetting.core import children
 from prosetting.errors import ConfigError, SolverError
 from prosetting.records import QuestionId
 
@@ -48,6 +49,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, seconds in {"WATCH_S": 0.1, "RETURN_S": 0.05, "LIST_S": 0.05, "DRAIN_S": 0.3}.items():
         monkeypatch.setattr(server_fleet, name, seconds)
     monkeypatch.setattr(vllm_servers, "POLL_S", 0.05)
+    monkeypatch.setattr(children, "END_GRACE_S", 0.5)
 
 
 @pytest.fixture

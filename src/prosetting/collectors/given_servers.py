@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import shlex
+import shutil
 import subprocess
 import threading
 import time
@@ -89,10 +90,8 @@ class GivenServers:
             return runner.run(ask())
 
     def _reload(self, ended: threading.Event) -> None:
-        command = [
-            part.replace("{model}", self._model_path) for part in shlex.split(self._settings.solver_reload_command)
-        ]
-        log.info("SOLVER_RELOAD_COMMAND: %s", shlex.join(command))
+        command = [part.replace("{model}", self._model_path) for part in _reload_command(self._settings)]
+        log.info("SOLVER_RELOAD_COMMAND is run for %s", self._model_path)  # not shown: it may hold a key
         deadline_s, log_file = self._settings.solver_start_timeout, self._log_file
         try:
             with log_file.open("a") as messages:
@@ -134,9 +133,24 @@ def check_servers(settings: Settings) -> None:
             next_step="set SOLVER_RELOAD_COMMAND to a command that makes them serve {model}, or SOLVER_ENGINE=vllm with"
             " no SOLVER_BASE_URLS, or only gather data: FIRST_TRAINING_ROUND above TOTAL_ROUNDS",
         )
+    if settings.solver_reload_command and shutil.which(_reload_command(settings)[0]) is None:
+        raise ConfigError(
+            f"SOLVER_RELOAD_COMMAND begins with {_reload_command(settings)[0]!r}, and there is no such program",
+            next_step="write a program and its arguments, without a shell: bash reload.sh {model}",
+        )
     with asyncio.Runner() as runner:
         for endpoint in read_endpoints(settings, settings.solver_model_path):
             runner.run(_probe(endpoint))
+
+
+def _reload_command(settings: Settings) -> list[str]:
+    try:
+        return shlex.split(settings.solver_reload_command)
+    except ValueError as error:
+        raise ConfigError(
+            f"SOLVER_RELOAD_COMMAND does not read: {error}",
+            next_step="write it as in a shell, such as SOLVER_RELOAD_COMMAND=bash reload.sh {model}",
+        ) from None
 
 
 async def _probe(endpoint: Endpoint) -> None:

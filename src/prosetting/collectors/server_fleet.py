@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from prosetting.errors import SolverError, TeacherReplyError, TeacherUnavailable
+from prosetting.errors import ProSettingError, SolverError, TeacherReplyError, TeacherUnavailable
 from prosetting.teachers.endpoint import Endpoint
 from prosetting.teachers.http_client import EndpointClient
 from prosetting.teachers.http_failures import NothingThere, PassingFailure, proxy_hint
@@ -249,8 +249,11 @@ class Fleet:
             try:
                 self._take_list(self._source.endpoints())
             except SolverError as error:
-                self._fail(error)
-                return
+                return self._fail(error)
+            except (ProSettingError, OSError) as error:  # a port, a process or a log file that cannot be had
+                return self._fail(
+                    SolverError(f"no Solver's server can be started: {error}", next_step=self._source.advice)
+                )
             now = time.monotonic()
             if any(server.lives for server in self._servers.values()):
                 some_at = now

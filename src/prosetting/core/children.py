@@ -68,11 +68,15 @@ def start_program(
 
 
 def end_children(running: Sequence[subprocess.Popen[str]]) -> None:
-    """End several at once: each has its END_GRACE_S while the others have theirs."""
+    """End several at once: they have their END_GRACE_S together."""
+    until = time.monotonic() + END_GRACE_S
     for child in running:
         if child not in _ended and child.poll() is None:
             _signal_group(child.pid, signal.SIGTERM)
     for child in running:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=max(0.0, until - time.monotonic()))
+        kill_child(child)
         end_child(child)
 
 
