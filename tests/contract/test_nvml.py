@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -16,6 +17,36 @@ import dataclasses, json
 from prosetting.core.machine import this_machine
 machine = this_machine()
 print(json.dumps([machine.gpu_ids, machine.gpu_problem, [dataclasses.asdict(gpu) for gpu in machine.gpus]]))
+"""
+
+
+# A toy run whose solver holds 30 GiB of GPU 0 while it is open, and so much once it is closed as the last word says.
+TURNS = """
+import os, sys
+from pathlib import Path
+from prosetting.core import gpu_manager
+from prosetting.managers import toy_loop
+from prosetting.managers.run import start_run
+state, folder, left_gib = Path(os.environ["NVML_STATE"]), Path(sys.argv[1]), float(sys.argv[2])
+gpu_manager.PATIENCE_S = 0.3
+def holds(gib):
+    new = state.with_suffix(".new")
+    new.write_text(f"gpu {80 * 2**30} {int(gib * 2**30)} 0\\n")
+    new.replace(state)
+    events.append(gib)
+class Solver(toy_loop.ScriptedSolver):
+    def __init__(self, model): super().__init__(model); holds(30)
+    def close(self): holds(left_gib)
+class Trainer(toy_loop.ScriptedTrainer):
+    def train(self, job): events.append("trains"); return super().train(job)
+events = []
+toy_loop.write_toy_inputs(folder)
+settings = toy_loop.toy_settings(folder, folder / "run", rounds=2)
+settings = settings.model_copy(update={"physical_solver_gpu": (0,), "physical_grpo_gpu": (0,), "trl_num_processes": 1})
+try:
+    start_run(settings, (), "auto", open_solver=lambda s, w, model: Solver(model), open_trainer=lambda s: Trainer())
+finally:
+    print(events)
 """
 
 
@@ -98,3 +129,25 @@ def test_the_doctor_shows_each_gpu_and_warns_of_one_in_use(driver: PaperDriver, 
     assert "GPU 0: Paper GPU, 1.0 of 80.0 GiB in use, computing 3 % of the time" in told
     assert "GPU 1: Paper GPU, 50.0 of 80.0 GiB in use, computing 99 % of the time" in told
     assert "processes on it: 4242" in told
+
+
+def took_turns(driver: PaperDriver, folder: Path, left_gib: float) -> subprocess.CompletedProcess[str]:
+    driver.says(card(80, 0))
+    command = [sys.executable, "-c", TURNS, str(folder), str(left_gib)]
+    env = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"} | driver.env
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+
+
+def test_sampling_and_training_take_turns_on_a_gpu_that_they_share(driver: PaperDriver, tmp_path: Path) -> None:
+    done = took_turns(driver, tmp_path, 0.5)
+    assert done.returncode == 0, done.stderr
+    events = ast.literal_eval(done.stdout.splitlines()[-1])
+    assert events[events.index("trains") - 1] == 0.5, "the solver was closed right before"
+    assert 30 in events[: events.index("trains")]
+
+
+def test_no_training_starts_while_sampling_still_holds_the_gpu(driver: PaperDriver, tmp_path: Path) -> None:
+    done = took_turns(driver, tmp_path, 12)
+    assert done.returncode != 0
+    assert "sampling has ended and 12.0 of 80.0 GiB of GPU 0 are still held" in done.stderr
+    assert "trains" not in done.stdout

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from prosetting.core import gpu_manager
 from prosetting.core.gpu_manager import Allocation, GpuManager, gpu_env, still_held, usable_ids
 from prosetting.core.nvml import Gpu, GpuProcess
 from prosetting.errors import GpuError
@@ -14,6 +15,12 @@ from prosetting.errors import GpuError
 GIB = 2**30
 NO_PID = 2**22 + 1  # above what Linux gives
 OTHERS = os.getppid()  # a process that is alive and nobody's here
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_manager, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(gpu_manager, "POLL_S", 0.01)
 
 
 def gpu(index: int = 0, used_gib: float = 0.0, **memory_gib_by_pid: float) -> Gpu:
@@ -31,7 +38,7 @@ def manager(*moments: tuple[Gpu, ...], sampling=(0,), training=(0,), ours=(), sa
 
     reading = moments_then_last()
     allocation = Allocation(sampling, training, samples_here)
-    return GpuManager(allocation, lambda: ours, read=lambda: next(reading), patience_s=0.3)
+    return GpuManager(allocation, lambda: ours, read=lambda: next(reading))
 
 
 def test_a_child_sees_its_gpus_in_the_drivers_order_and_the_parent_keeps_its_environment() -> None:
@@ -120,6 +127,16 @@ def test_memory_that_does_not_come_back_is_an_error_that_names_gpu_and_process()
     watching.begin("sampling")
     with pytest.raises(GpuError, match=rf"sampling has ended and 29\.0 of 80\.0 GiB of GPU 0 .*{NO_PID}"):
         watching.wait_given_back("sampling")
+
+
+def test_memory_that_did_not_come_back_is_no_better_the_second_time() -> None:
+    held = gpu(0, 30.0, **{f"p{NO_PID}": 29.0})
+    watching = manager((gpu(0, 1.0),), (held,))
+    watching.begin("sampling")
+    for _ in range(2):
+        with pytest.raises(GpuError):
+            watching.wait_given_back("sampling")
+        watching.begin("sampling")
 
 
 def test_a_process_of_ours_that_outlived_its_phase_is_one_that_holds_memory() -> None:

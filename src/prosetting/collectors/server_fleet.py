@@ -30,7 +30,7 @@ RETURN_S = 0.5  # between looks at one that does not
 LIST_S = 1.0  # between looks at where the servers are
 PROBE_S = 10.0
 DRAIN_S = 10.0  # for a server that listens no more, to finish what it has
-SILENT_S = 120.0  # a server that is only busy answers within this
+SILENT_S = 300.0  # a server that is only busy answers within this
 _log = logging.getLogger("prosetting")
 
 Alive = Literal["yes", "refuses", "silent"]
@@ -196,7 +196,8 @@ class Fleet:
     @property
     def loads(self) -> dict[str, int]:
         """Attempts that each server was asked for, answered or in hand, by address."""
-        return {each.endpoint.base_url: each.attempts_answered + each.attempts for each in self._servers.values()}
+        servers = list(self._servers.values())  # asked from another thread
+        return {each.endpoint.base_url: each.attempts_answered + each.attempts for each in servers}
 
     async def close(self) -> None:
         """After all its tasks were cancelled."""

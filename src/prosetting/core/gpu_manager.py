@@ -83,12 +83,10 @@ class GpuManager:
         ours: Callable[[], Collection[int]],
         *,
         read: Callable[[], tuple[Gpu, ...]] = read_gpus,
-        patience_s: float = PATIENCE_S,
     ) -> None:
         self.allocation = allocation
         self._ours = ours
         self._read = read
-        self._patience_s = patience_s
         self._before: dict[Phase, list[Gpu]] = {}
 
     def check_free(self) -> None:
@@ -111,20 +109,22 @@ class GpuManager:
                 )
 
     def begin(self, phase: Phase) -> None:
-        """Note what is on the GPUs of a phase before its children start."""
-        ids = self._ids(phase)
-        self._before[phase] = [gpu for gpu in self._read() if gpu.index in ids] if ids else []
+        """Note what is on the GPUs of a phase before its children start. What was noted stands until it is given back:
+        what is left of a phase that failed is not what was there before."""
+        if (ids := self._ids(phase)) and phase not in self._before:
+            self._before[phase] = [gpu for gpu in self._read() if gpu.index in ids]
 
     def wait_given_back(self, phase: Phase) -> None:
         """After the children of a phase have ended: until at most LEFT_SHARE of each card is still held. Raises
         GpuError, naming the process where the driver does, when that does not happen."""
-        before = {gpu.index: gpu for gpu in self._before.pop(phase, [])}
-        until = time.monotonic() + self._patience_s
+        before = {gpu.index: gpu for gpu in self._before.get(phase, [])}
+        until = time.monotonic() + PATIENCE_S
         while before:
             ours = self._ours()
             left = [gpu for gpu in self._read() if gpu.index in before]
             left = [gpu for gpu in left if _left(before[gpu.index], gpu, ours) > LEFT_SHARE * gpu.total_bytes]
             if not left:
+                del self._before[phase]
                 return
             if time.monotonic() >= until:
                 raise _not_given_back(phase, left[0], _left(before[left[0].index], left[0], ours))
