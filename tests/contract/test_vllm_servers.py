@@ -289,3 +289,17 @@ def test_replicas_without_a_gpu_are_as_many_as_are_set() -> None:
 def test_arguments_that_do_not_read_are_named(model: Path) -> None:
     with pytest.raises(ConfigError, match="SOLVER_SERVER_ARGS"):
         check_vllm(settings(model, solver_server_args="--chat-template 'unclosed"))
+
+
+def test_a_run_says_what_is_missing_and_leaves_nothing(model: Path, tmp_path: Path) -> None:
+    questions = tmp_path / "questions.json"
+    questions.write_text(json.dumps([{"question": "What is 1+1?", "answer": "2"}]))
+    (tmp_path / "empty.env").touch()
+    flags = {"env-file": "empty.env", "workspace-dir": "run", "questions-file": questions, "solver-model-path": model}
+    given = [part for name, value in flags.items() for part in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", "prosetting", "run", *given, "--solver-engine", "vllm"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "has no vLLM\n  → pip install vllm there, or set SOLVER_SERVER_PYTHON" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
