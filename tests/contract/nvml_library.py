@@ -6,6 +6,7 @@ read when a process starts, so whoever is to see these GPUs is a process of its 
     gpu TOTAL USED UTILISATION
     process GPU PID MEMORY
     broken CODE                 (nvmlInit answers with that code)
+    hidden GPU                  (this process may not use it)
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ typedef struct { unsigned gpu, memory; } utilisation_t;
 static card_t cards[16];
 static holder_t holders[64];
 static unsigned card_count, holder_count;
+static int hidden;
 
 int nvmlInitWithFlags(unsigned flags) {
     char line[200];
@@ -39,12 +41,14 @@ int nvmlInitWithFlags(unsigned flags) {
     FILE *file = fopen(getenv("NVML_STATE"), "r");
     if (!file) return 9; /* the driver is not loaded */
     card_count = holder_count = 0;
+    hidden = -1;
     while (fgets(line, sizeof line, file)) {
         card_t *card = &cards[card_count];
         holder_t *holder = &holders[holder_count];
         if (sscanf(line, "gpu %llu %llu %u", &card->total, &card->used, &card->utilisation) == 3) card_count++;
         if (sscanf(line, "process %u %u %llu", &holder->card, &holder->pid, &holder->memory) == 3) holder_count++;
         sscanf(line, "broken %d", &code);
+        sscanf(line, "hidden %d", &hidden);
     }
     fclose(file);
     return code;
@@ -52,7 +56,10 @@ int nvmlInitWithFlags(unsigned flags) {
 int nvmlShutdown(void) { return 0; }
 const char *nvmlErrorString(int code) { return code == 18 ? "Driver/library version mismatch" : "an error"; }
 int nvmlDeviceGetCount_v2(unsigned *count) { *count = card_count; return 0; }
-int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) { *device = &cards[index]; return 0; }
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) {
+    *device = &cards[index];
+    return (int)index == hidden ? 4 : 0; /* no permission */
+}
 int nvmlDeviceGetUUID(void *device, char *text, unsigned size) {
     snprintf(text, size, "GPU-0000-%ld", (long)((card_t *)device - cards));
     return 0;

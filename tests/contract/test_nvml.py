@@ -92,6 +92,8 @@ def test_memory_use_and_processes_are_read(driver: PaperDriver) -> None:
 def test_gpus_that_a_cluster_withholds_are_not_there(driver: PaperDriver) -> None:
     driver.says(card(), card(), card())
     assert read(driver, CUDA_VISIBLE_DEVICES="GPU-0000-2,1")[0] == [1, 2]
+    driver.says(card(), card(), card(), "hidden 1")
+    assert read(driver)[0] == [0, 2]
 
 
 def test_without_a_loaded_driver_there_is_no_gpu(driver: PaperDriver) -> None:

@@ -32,7 +32,8 @@ class Gpu:
 
 
 def read_gpus() -> tuple[Gpu, ...]:
-    """All GPUs of the machine; none without a driver. Raises GpuError when there is a driver that does not answer."""
+    """All GPUs of the machine that a cluster leaves this process; none without a driver. Raises GpuError when there is
+    a driver that does not answer."""
     import pynvml
 
     try:
@@ -42,15 +43,19 @@ def read_gpus() -> tuple[Gpu, ...]:
     except pynvml.NVMLError as error:
         raise _no_answer(error) from None
     try:
-        return tuple(_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount()))
+        found = [_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())]
+        return tuple(gpu for gpu in found if gpu is not None)
     except pynvml.NVMLError as error:
         raise _no_answer(error) from None
     finally:
         pynvml.nvmlShutdown()
 
 
-def _gpu(nvml: Any, index: int) -> Gpu:
-    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+def _gpu(nvml: Any, index: int) -> Gpu | None:
+    try:
+        handle = nvml.nvmlDeviceGetHandleByIndex(index)
+    except nvml.NVMLError_NoPermission:
+        return None
     memory = _memory(nvml, handle)
     utilisation = None
     with contextlib.suppress(nvml.NVMLError_NotSupported):  # cards split by MIG
