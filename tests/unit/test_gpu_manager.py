@@ -20,6 +20,7 @@ OTHERS = os.getppid()  # a process that is alive and nobody's here
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_manager, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(gpu_manager, "SETTLE_S", 0.1)
     monkeypatch.setattr(gpu_manager, "POLL_S", 0.01)
 
 
@@ -97,6 +98,10 @@ def test_a_taken_gpu_is_named_with_who_holds_it_and_what_is_free() -> None:
     )
     assert "free GPUs (0, 2)" in caught.value.next_step
     assert "GPU_SHARING=true" in caught.value.next_step
+
+
+def test_what_an_earlier_run_held_a_moment_ago_is_waited_for() -> None:
+    manager((gpu(0, 30.0),), (gpu(0, 30.0),), (gpu(0, 0.2),)).check_free()
 
 
 def test_memory_that_the_driver_gives_to_nobody_is_taken_too() -> None:

@@ -24,6 +24,7 @@ LEFT_SHARE = 0.01
 TAKEN_SHARE = 0.1
 """Of a card's memory, what others may hold of a GPU that is free: a desktop, a monitor."""
 PATIENCE_S = 30.0  # the driver takes a moment to clean up after a process that was killed
+SETTLE_S = 3.0
 POLL_S = 0.2
 GIB = 2**30
 
@@ -90,10 +91,18 @@ class GpuManager:
         self._before: dict[Phase, list[Gpu]] = {}
 
     def check_free(self) -> None:
-        """Raises GpuError, naming who holds it and which GPUs are free, where a GPU of ours is not there or taken."""
+        """Raises GpuError, naming who holds it and which are free, where a GPU of ours is not there or taken. What an
+        earlier run held until a moment ago has SETTLE_S to come back."""
+        until = time.monotonic() + SETTLE_S
+        while error := self._not_free():
+            if time.monotonic() >= until:
+                raise error
+            time.sleep(POLL_S)
+
+    def _not_free(self) -> GpuError | None:
         wanted = sorted({*self._ids("sampling"), *self._ids("training")})
         if not wanted:
-            return
+            return None
         gpus, ours = self._read(), self._ours()
         free = [gpu.index for gpu in gpus if held_by_others(gpu, ours) <= TAKEN_SHARE * gpu.total_bytes]
         for index in wanted:
@@ -101,12 +110,13 @@ class GpuManager:
             which = " and ".join(name for phase, name in SETTINGS.items() if index in self._ids(phase))
             others = f"{which} to free GPUs ({', '.join(map(str, free)) or 'there is none now'})"
             if gpu is None:
-                raise GpuError(f"GPU {index} of {which} is not there any more", next_step=f"set {others}")
+                return GpuError(f"GPU {index} of {which} is not there any more", next_step=f"set {others}")
             if index not in free:
-                raise GpuError(
+                return GpuError(
                     f"GPU {index} of {which} is taken: {_in_words(gpu, ours)}",
                     next_step=f"wait for it or end it, or set {others}; GPU_SHARING=true uses GPUs beside others",
                 )
+        return None
 
     def begin(self, phase: Phase) -> None:
         """Note what is on the GPUs of a phase before its children start. What was noted stands until it is given back:
