@@ -65,8 +65,12 @@ class VllmServers:
         self.patience_s = settings.solver_start_timeout
         allocation = gpus_of_replicas(settings)
         self._replicas: list[_Replica] = []
-        for number, (gpu_ids, port) in enumerate(zip(allocation, ports_of(settings, len(allocation)), strict=True)):
-            self._replicas.append(self._started(number, gpu_ids, port))
+        try:
+            for number, (gpu_ids, port) in enumerate(zip(allocation, ports_of(settings, len(allocation)), strict=True)):
+                self._replicas.append(self._started(number, gpu_ids, port))
+        except BaseException:
+            self.close()
+            raise
 
     def open(self, ended: threading.Event) -> None:
         """Until each replica answers. Raises SolverError with the end of its log when one ends or takes too long."""
