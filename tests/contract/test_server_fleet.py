@@ -227,9 +227,7 @@ def test_a_server_that_is_added_to_the_file_is_used_and_one_taken_away_is_not(tm
 
 def test_no_server_at_all_is_one_clear_stop_that_names_each() -> None:
     with solver_on("http://127.0.0.1:9/v1", "http://127.0.0.1:10/v1", patience_s=0.2) as solver:
-        with pytest.raises(
-            SolverError, match=r"no Solver's server has answered for .*:9/v1 cannot be reached.*:10/v1"
-        ) as e:
+        with pytest.raises(SolverError, match=r"no Solver's server has answered for .*:9/v1 .*:10/v1") as e:
             list(solver.sample(questions(3), PARAMS))
         assert "SOLVER_BASE_URLS" in e.value.next_step
 
