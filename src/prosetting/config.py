@@ -126,9 +126,10 @@ class Settings(BaseModel):
     )
 
     # Solver
-    solver_engine: Literal["transformers", "vllm"] = _setting(
+    solver_engine: Literal["transformers", "vllm", "ray"] = _setting(
         "transformers",
-        "What samples on this machine: transformers (a child process), vllm (servers that the run starts)",
+        "What samples: transformers (a child process), vllm (servers that the run starts on this machine), or ray"
+        " (replicas on the nodes of a Ray cluster)",
     )
     solver_tensor_parallel: int = _setting(1, "GPUs of one server (vllm)", unit="GPUs", ge=1)
     solver_replicas: OptionalCount = _setting(
@@ -298,10 +299,37 @@ class Settings(BaseModel):
         2048, "Longest prompt + attempt; longer ones are cut", unit="tokens", fixed=True, ge=8
     )
     trl_gradient_checkpointing: bool = _setting(True, "Trade time for memory in training")
+    trl_launcher: Literal["accelerate", "ray"] = _setting(
+        "accelerate",
+        "What starts the training processes: accelerate on this machine, or ray on the nodes of a Ray cluster",
+    )
     trl_stop_grace: float = _setting(
         30.0, "How long a training that is asked to stop may take to save a checkpoint", unit="seconds", ge=0
     )
     trl_report_to: CommaWords = _setting((), "Trackers of transformers to report to: tensorboard,wandb")
+
+    # Ray (docs/ray.md), for SOLVER_ENGINE=ray and TRL_LAUNCHER=ray
+    ray_cluster_address: OptionalText = _setting(
+        None, "Address of a running cluster, such as 10.0.0.1:6379. Empty: one is started on this machine when needed"
+    )
+    ray_solver_replicas: OptionalCount = _setting(
+        None, "Copies of the Solver that sample. Empty: as many as the cluster has room for", unit="replicas"
+    )
+    ray_solver_gpus: int = _setting(1, "GPUs of each replica. 0: the CPU", unit="GPUs", ge=0)
+    ray_solver_cpus: int = _setting(1, "CPU cores kept for each replica", unit="cores", ge=1)
+    ray_trainer_gpus: int = _setting(
+        1, "GPUs of each of the TRL_NUM_PROCESSES training processes: 1, or 0 for the CPU", unit="GPUs", ge=0, le=1
+    )
+    ray_trainer_cpus: int = _setting(1, "CPU cores kept for each training process", unit="cores", ge=1)
+    ray_autoscaling: bool = _setting(
+        False, "The cluster starts nodes on demand: what it lacks at the start is waited for, not refused"
+    )
+    ray_node_timeout: float = _setting(
+        600.0,
+        "How long a stage waits while no replica, or not all training processes, can run for want of nodes",
+        unit="seconds",
+        gt=0,
+    )
 
     # Evaluation
     eval_attempts: int = _setting(8, "Sampled attempts at each held-out question", unit="attempts", fixed=True, ge=1)
@@ -371,6 +399,8 @@ OUR_PREFIXES = (
     "ENHANCE_",
     "GENERATOR_",
     "PHYSICAL_",
+    "RAY_SOLVER_",
+    "RAY_TRAINER_",
     "REPLAY_",
     "REWARD_",
     "SOLVER_",

@@ -68,6 +68,7 @@ def all_checks(loaded: LoadedSettings, problem: ConfigError | None, *, quick: bo
     yield from _workspace(settings)
     yield _model(settings)
     yield from _solver_servers(settings, quick=quick)
+    yield from _ray(settings, quick=quick)
     yield from _questions(settings)
     yield _teacher(settings, quick=quick)
 
@@ -221,6 +222,24 @@ def _solver_servers(settings: Settings, *, quick: bool) -> Iterator[Check]:
         yield Check("Solver servers", "wrong", error.what, error.next_step)
         return
     yield Check("Solver servers", "good", f"{where}{', answering' if settings.solver_base_urls else ''}")
+
+
+def _ray(settings: Settings, *, quick: bool) -> Iterator[Check]:
+    from prosetting.core.ray_cluster import check_cluster, demands_of
+
+    demands, where = demands_of(settings), settings.ray_cluster_address or "started on this machine"
+    if not demands:
+        return
+    if quick:
+        yield Check("Ray cluster", "good", f"{where} (not joined)")
+        return
+    try:
+        for demand in demands:
+            check_cluster(settings, demand)
+    except ProSettingError as error:
+        yield Check("Ray cluster", "wrong", error.what, error.next_step)
+        return
+    yield Check("Ray cluster", "good", f"{where}, with room for {' and '.join(demand.what for demand in demands)}")
 
 
 def _questions(settings: Settings) -> Iterator[Check]:

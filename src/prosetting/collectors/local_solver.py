@@ -1,6 +1,6 @@
 """The Solver on this machine: transformers in a child process, so that its memory is free when it ends.
 
-Parent and child speak JSON lines, which worker_sampler.py describes.
+Parent and child speak JSON lines, which sampler_protocol.py describes.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,12 +21,15 @@ from prosetting.core.gpu_manager import gpu_env
 from prosetting.core.model_folder import is_hub_name, missing_parts
 from prosetting.errors import ConfigError, SolverError
 
+log = logging.getLogger("prosetting")
+
 WORKER = "prosetting.collectors.worker_sampler"
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What the child loaded. `max_positions` is the model's longest sequence in tokens, 0 if it names none."""
+    """What the child loaded. `max_positions` is the model's longest sequence in tokens, 0 if it names none;
+    `replicas`: how many copies of it draw attempts."""
 
     model_type: str
     parameters: int
@@ -33,14 +37,15 @@ class ModelFacts:
     dtype: str
     max_positions: int
     chat_template: bool
+    replicas: int = 1
 
 
 class LocalSolver:
     """A checkpoint held in a child process, which loads it while the caller goes on; who samples waits for it.
 
     `batch_size` attempts are drawn at once. `gpu_ids` are physical ids that only the child sees; none means the CPU.
-    `trust_remote_code` runs Python code that the checkpoint brings. May be used as a context
-    manager.
+    `trust_remote_code` runs Python code that the checkpoint brings. `worker` is the child's module with what else it
+    is told. May be used as a context manager.
     """
 
     def __init__(
@@ -51,39 +56,42 @@ class LocalSolver:
         log_file: Path,
         batch_size: int = 64,
         trust_remote_code: bool = False,
+        worker: Sequence[str] = (WORKER,),
     ) -> None:
-        folder = Path(model_path).expanduser()
+        folder = Path(model_path).expanduser().absolute()
         self.model_path = str(folder) if folder.is_dir() else model_path
         self._log_file = log_file
         env = gpu_env(gpu_ids)
         if folder.is_dir():
             env["HF_HUB_OFFLINE"] = "1"
-        command = [WORKER, "--model", self.model_path, "--slots", str(batch_size)]
+        command = [*worker, "--model", self.model_path, "--slots", str(batch_size)]
         if trust_remote_code:
             command.append("--trust-remote-code")
-        self._ahead = 2 * batch_size
+        self._batch_size = batch_size
         self._keys = itertools.count()
         self._child = children.start_child(command, log_file=log_file, extra_env=env, pipes=True)
 
     @functools.cached_property
     def facts(self) -> ModelFacts:
         """What was loaded, once it is. Raises SolverError when the checkpoint cannot be loaded."""
-        return ModelFacts(**self._receive())
+        while "note" in (reply := self._receive()):
+            pass
+        return ModelFacts(**reply)
 
     def sample(self, requests: Iterable[SampleRequest], params: SamplingParams) -> Iterator[Sample]:
         """Draw attempts, each yielded as it is finished. Raises SolverError when the checkpoint cannot be loaded or the
         child is lost."""
-        assert self.facts  # nothing is asked for before it is loaded
+        ahead = 2 * self._batch_size * self.facts.replicas  # nothing is asked for before it is loaded
         stream = iter(requests)
         open_: dict[int, SampleRequest] = {}
         self._send([{"params": asdict(params)}])
         while True:
-            new = dict(zip(self._keys, itertools.islice(stream, self._ahead - len(open_)), strict=False))
+            new = dict(zip(self._keys, itertools.islice(stream, ahead - len(open_)), strict=False))
             self._send([{"key": key, "prompt": each.prompt, "seed": each.seed} for key, each in new.items()])
             open_ |= new
             if not open_:
                 return
-            for row in self._receive()["rows"]:
+            for row in self._receive().get("rows", ()):
                 # A row of an earlier call that was left early is nobody's.
                 if request := open_.pop(row.pop("key"), None):
                     yield Sample(request.question_id, request.attempt, **row)
@@ -123,6 +131,8 @@ class LocalSolver:
                 f"the Solver {self.model_path} failed: {reply['error']}",
                 next_step=_advice(reply["error"], self._log_file),
             )
+        if "note" in reply:
+            log.warning("%s", reply["note"])
         return dict(reply)
 
     def _lost(self) -> SolverError:
@@ -135,6 +145,8 @@ class LocalSolver:
 
 
 def _advice(message: str, log_file: Path) -> str:
+    if "RAY_NODE_TIMEOUT" in message:
+        return "see `ray status`; add nodes, or raise RAY_NODE_TIMEOUT, then start the run again: it goes on from there"
     if "out of memory" in message.lower():
         return (
             "free the GPU or choose another (PHYSICAL_SOLVER_GPU), or lower SOLVER_BATCH_SIZE or SOLVER_MAX_NEW_TOKENS"

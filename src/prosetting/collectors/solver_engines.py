@@ -8,6 +8,7 @@ from pathlib import Path
 
 from prosetting.collectors.given_servers import GivenServers, check_servers
 from prosetting.collectors.local_solver import LocalSolver, check_model_folder
+from prosetting.collectors.ray_solver import check_ray_solver, open_ray_solver
 from prosetting.collectors.server_solver import ServerSolver
 from prosetting.collectors.solver import Solver
 from prosetting.collectors.vllm_servers import VllmServers, check_vllm
@@ -55,6 +56,7 @@ def _open_vllm(settings: Settings, logs: Path, model: str) -> Solver:
 ENGINES = {
     "transformers": SolverEngine(_check_transformers, _open_transformers),
     "vllm": SolverEngine(check_vllm, _open_vllm),
+    "ray": SolverEngine(check_ray_solver, open_ray_solver),
     "addresses": SolverEngine(check_servers, _open_addresses, samples_here=False),
 }
 """By SOLVER_ENGINE; `addresses` is what SOLVER_BASE_URLS names."""

@@ -1,7 +1,5 @@
-"""The child process that samples: a checkpoint in transformers, JSON lines in and out.
+"""The child process that samples: a checkpoint in transformers, JSON lines in and out (sampler_protocol.py).
 
-In: `{"params": …}` begins a call and breaks off the one before it, then one line a request. Out: what was loaded, then
-`{"rows": […]}` whenever attempts have ended. A line with `error` is the last word.
 An attempt depends on (model, prompt, seed) and not on its neighbours in the batch: see slot_decoder.py.
 On a GPU the checkpoint's own dtype is kept, on the CPU it is float32.
 """
@@ -9,20 +7,18 @@ On a GPU the checkpoint's own dtype is kept, on the CPU it is float32.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import queue
 import sys
-import threading
 import traceback
-from collections.abc import Iterator
-from typing import Any, TextIO
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from prosetting.collectors.chunk_decoder import ChunkDecoder
+from prosetting.collectors.sampler_protocol import Requests, in_a_line, keep_stdout_for_protocol
 from prosetting.collectors.slot_decoder import SlotDecoder, fits
 from prosetting.collectors.token_draw import Row, Warp
 from prosetting.core import children
@@ -99,33 +95,8 @@ def end_token_ids(of_config: int | list[int] | None, of_tokenizer: int | None) -
     return list(dict.fromkeys(ids))
 
 
-class Requests:
-    """What comes in on stdin, read by a thread so that neither side ever waits for a full pipe of the other."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        threading.Thread(target=self._read, args=(stream,), daemon=True).start()
-
-    def _read(self, stream: TextIO) -> None:
-        for line in stream:
-            self._lines.put(line)
-        self._lines.put("")
-
-    def here(self, *, wait: bool) -> Iterator[dict[str, Any]]:
-        """What has come; with `wait` at least one, unless stdin closed. Raises EOFError once it did."""
-        while True:
-            try:
-                line = self._lines.get(block=wait)
-            except queue.Empty:
-                return
-            if not line:
-                raise EOFError
-            yield json.loads(line)
-            wait = False
-
-
-def serve(sampler: Sampler, requests: Requests, protocol: TextIO) -> None:
-    """Answer until stdin closes, which raises EOFError."""
+def serve(sampler: Sampler, requests: Requests, tell: Callable[[dict[str, Any]], None]) -> None:
+    """Tell the rows of what is requested until no more can come, which raises EOFError."""
     decoder = sampler.decoder
     warp, max_new_tokens = Warp(1.0, 1.0), 0
     while True:
@@ -143,24 +114,13 @@ def serve(sampler: Sampler, requests: Requests, protocol: TextIO) -> None:
                 ended.append((row, []))
         ended += decoder.step(warp)
         if ended:
-            say({"rows": [sampler.answer(row, token_ids) for row, token_ids in ended]}, protocol)
-
-
-def say(message: dict[str, Any], protocol: TextIO) -> None:
-    print(json.dumps(message), file=protocol, flush=True)
-
-
-def keep_stdout_for_protocol() -> TextIO:
-    """The real stdout; whatever a library prints goes to the log instead."""
-    protocol = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return protocol
+            tell({"rows": [sampler.answer(row, token_ids) for row, token_ids in ended]})
 
 
 def main() -> int:
     """Serve until stdin closes. 0: asked to end; 1: lost while sampling; 2: the checkpoint cannot be loaded."""
     children.end_with_the_run()
-    protocol = keep_stdout_for_protocol()
+    say = keep_stdout_for_protocol()
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", required=True)
     parser.add_argument("--slots", type=int, required=True)
@@ -172,21 +132,17 @@ def main() -> int:
         sampler = Sampler(arguments.model, arguments.slots, trust_remote_code=arguments.trust_remote_code)
     except Exception as error:
         traceback.print_exc()
-        say({"error": f"it cannot be loaded ({_in_a_line(error)})"}, protocol)
+        say({"error": f"it cannot be loaded ({in_a_line(error)})"})
         return 2
-    say(sampler.facts(), protocol)
+    say(sampler.facts())
     try:
-        serve(sampler, Requests(sys.stdin), protocol)
+        serve(sampler, Requests.of(sys.stdin), say)
     except EOFError:
         return 0
     except Exception as error:
         traceback.print_exc()
-        say({"error": _in_a_line(error)}, protocol)
+        say({"error": in_a_line(error)})
     return 1
-
-
-def _in_a_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:400]
 
 
 if __name__ == "__main__":

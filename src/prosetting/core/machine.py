@@ -37,7 +37,7 @@ def this_machine() -> Machine:
 
 def fit_to_machine(loaded: LoadedSettings, machine: Machine) -> tuple[Settings, list[str]]:
     """Clamp defaults that the machine cannot hold, with a notice each; an explicit one is a ConfigError."""
-    changes: dict[str, Any] = {}
+    changes = _of_a_cluster(loaded.settings)
     notices: list[str] = []
 
     def change(name: str, value: Any, shown: str) -> None:
@@ -45,6 +45,8 @@ def fit_to_machine(loaded: LoadedSettings, machine: Machine) -> tuple[Settings, 
         notices.append(f"{env_name(name)}: {shown} (this machine has {_gpus(machine)})")
 
     for name in ("physical_solver_gpu", "physical_grpo_gpu"):
+        if name in changes:
+            continue
         wanted: tuple[int, ...] = getattr(loaded.settings, name)
         kept = _gpus_to_keep(name, wanted, loaded, machine)
         if kept != wanted:
@@ -58,7 +60,9 @@ def fit_to_machine(loaded: LoadedSettings, machine: Machine) -> tuple[Settings, 
         return loaded.settings.model_copy(update=changes), notices
     training_gpus = len(changes.get("physical_grpo_gpu", loaded.settings.physical_grpo_gpu))
     processes = loaded.settings.trl_num_processes
-    if "trl_num_processes" in loaded.explicit:
+    if loaded.settings.trl_launcher == "ray" and loaded.settings.ray_cluster_address:
+        pass  # the cluster's nodes are counted when they are looked at
+    elif "trl_num_processes" in loaded.explicit:
         _check_processes(processes, training_gpus, machine)
     elif processes > max(training_gpus, 1):
         change("trl_num_processes", max(training_gpus, 1), f"{processes} → {max(training_gpus, 1)}")
@@ -66,6 +70,16 @@ def fit_to_machine(loaded: LoadedSettings, machine: Machine) -> tuple[Settings, 
     if not training_gpus and precision != "no" and "trl_mixed_precision" not in loaded.explicit:
         change("trl_mixed_precision", "no", f"{precision} → no")
     return loaded.settings.model_copy(update=changes), notices
+
+
+def _of_a_cluster(settings: Settings) -> dict[str, Any]:
+    """The GPU settings that Ray's decide, without regard to this machine."""
+    changes: dict[str, Any] = {}
+    if settings.solver_engine == "ray" and settings.ray_cluster_address:
+        changes["physical_solver_gpu"] = ()
+    if settings.trl_launcher == "ray" and (settings.ray_cluster_address or not settings.ray_trainer_gpus):
+        changes["physical_grpo_gpu"] = tuple(range(settings.trl_num_processes * settings.ray_trainer_gpus))
+    return changes
 
 
 def _gpus_to_keep(name: str, wanted: tuple[int, ...], loaded: LoadedSettings, machine: Machine) -> tuple[int, ...]:
