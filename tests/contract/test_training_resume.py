@@ -23,7 +23,7 @@ from prosetting.errors import EXIT_STOPPED
 from prosetting.trainers import checkpoints
 from prosetting.trainers.base import TrainingJob
 from prosetting.trainers.trl_job import Places, run_of, step_of, worker_job
-from prosetting.trainers.trl_trainer import _finished, _start_from, _trained, read_news
+from prosetting.trainers.trl_trainer import _finished, _trained, read_news, start_from
 
 SEED = 20
 STEPS = 20
@@ -61,7 +61,7 @@ class Training:
         """One start of the worker; what it left behind decides where it begins."""
         self.places.work.mkdir(exist_ok=True)
         assert _finished(self.job, self.places, self.run) is None
-        found = _start_from(self.places, self.run)
+        found = start_from(self.places, self.run)
         told = worker_job(self.settings, self.job, self.run, step_of(self.settings), found.folder if found else None)
         return self.forks.train(told | {"points_file": str(self.folder / "points")}, **kill)
 

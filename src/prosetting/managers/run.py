@@ -51,10 +51,13 @@ from prosetting.processors.reward_function import RewardFunction, check_reward_f
 from prosetting.records import Question
 from prosetting.teachers.http_teacher import HttpTeacher
 from prosetting.trainers.base import Trainer
-from prosetting.trainers.launch import check_training, in_words
+from prosetting.trainers.launch import in_words
+from prosetting.trainers.ray_trainer import RayTrainer
 from prosetting.trainers.trl_trainer import TrlTrainer
 
 Mode = Literal["auto", "semi"]
+TRAINERS: dict[str, type[TrlTrainer]] = {"accelerate": TrlTrainer, "ray": RayTrainer}
+"""By TRL_LAUNCHER."""
 OpenSolver = Callable[[Settings, Workspace, str], Solver]
 OpenTrainer = Callable[[Settings], Trainer]
 log = logging.getLogger("prosetting")
@@ -95,7 +98,7 @@ def start_run(
     """
     _check_solver(settings)
     if settings.first_training_round <= settings.total_rounds:
-        check_training(settings)
+        TRAINERS[settings.trl_launcher].check(settings)
     if settings.reward_function:
         check_reward_function(settings.reward_function)
     pool, heldout = load_pool_and_heldout(settings)
@@ -258,7 +261,8 @@ def _open_solver(settings: Settings, workspace: Workspace, model: str) -> Solver
 
 
 def _open_trainer(settings: Settings) -> Trainer:
-    return TrlTrainer(settings, on_progress=_say_training_step(), stop_grace_s=settings.trl_stop_grace)
+    trainer = TRAINERS[settings.trl_launcher]
+    return trainer(settings, on_progress=_say_training_step(), stop_grace_s=settings.trl_stop_grace)
 
 
 def _say_training_step() -> Callable[[int, int, float | None], None]:

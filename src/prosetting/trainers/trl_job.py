@@ -205,6 +205,7 @@ def worker_job(settings: Settings, job: TrainingJob, run: str, step: Step, resum
         "resume_from": str(resume_from) if resume_from else None,
         "work_dir": str(places.work),
         "data_dir": str(places.data),
+        "quarantine_dir": str(places.quarantine),
         "save_to": str(places.partial),
         "progress_file": str(job.log_file.with_suffix(".progress.jsonl")),
         "stop_file": str(job.log_file.with_suffix(".stop")),

@@ -32,7 +32,7 @@ from prosetting.trainers.checkpoints import (
     put_in_place,
     sealed_or_quarantined,
 )
-from prosetting.trainers.launch import OF_A_BATCH, config_file, engine_of, other_machines
+from prosetting.trainers.launch import OF_A_BATCH, check_training, config_file, engine_of, other_machines
 from prosetting.trainers.trl_job import (
     Places,
     Step,
@@ -80,13 +80,18 @@ class TrlTrainer:
         """Start the launcher and its workers, which load their libraries and wait for the job file: torch, trl and
         accelerate take seconds to import, and meanwhile attempts are drawn."""
         self.close()
-        _job_file(job).unlink(missing_ok=True)
+        job_file_of(job).unlink(missing_ok=True)
         self._waiting = self._start(job)
 
     def close(self) -> None:
         if self._waiting is not None:
             children.end_child(self._waiting)
             self._waiting = None
+
+    @classmethod
+    def check(cls, settings: Settings) -> None:
+        """Refuse what cannot work before anything is spent. Raises ConfigError."""
+        check_training(settings)
 
     def train(self, job: TrainingJob) -> TrainingResult:
         """Train from the model at `job.model_path`, which is the reference policy too.
@@ -124,7 +129,7 @@ class TrlTrainer:
         """Until the model is whole in `places.partial`; with smaller steps when memory does not suffice."""
         step, engine, update = step_of(self._settings), engine_of(self._settings), size_of_update(self._settings)
         for tries in range(MOST_SMALLER_STEPS + 1):
-            checkpoint = _start_from(places, run)
+            checkpoint = start_from(places, run)
             if checkpoint:
                 log.info("training goes on from step %d", checkpoint.facts["step"])
                 step = Step(min(step.size, checkpoint.facts["batch_size"]), step.most_tokens)
@@ -150,7 +155,7 @@ class TrlTrainer:
         child, self._waiting = self._waiting, None
         assert child is not None
         resume_from = checkpoint.folder if checkpoint else None
-        write_job(_job_file(job), worker_job(self._settings, job, run, step, resume_from))
+        write_job(job_file_of(job), worker_job(self._settings, job, run, step, resume_from))
         try:
             self._follow(child, progress_file)
         finally:
@@ -162,14 +167,16 @@ class TrlTrainer:
 
     def _start(self, job: TrainingJob) -> subprocess.Popen[str]:
         job.log_file.parent.mkdir(parents=True, exist_ok=True)
+        return children.start_child(
+            self._command(job), log_file=job.log_file, extra_env=launch_env(self._settings, job)
+        )
+
+    def _command(self, job: TrainingJob) -> list[str]:
+        """The launcher's module, and what it is told."""
         launch_file = config_file(self._settings, job.log_file.with_suffix(".accelerate.json"))
         if machines := other_machines(self._settings, launch_file):
-            log.info("on the other %d machines, N from 1 on: %s -m %s --job %s", *machines, WORKER, _job_file(job))
-        return children.start_child(
-            [LAUNCHER, "--config_file", str(launch_file), "-m", WORKER, "--job", str(_job_file(job))],
-            log_file=job.log_file,
-            extra_env=launch_env(self._settings, job),
-        )
+            log.info("on the other %d machines, N from 1 on: %s -m %s --job %s", *machines, WORKER, job_file_of(job))
+        return [LAUNCHER, "--config_file", str(launch_file), "-m", WORKER, "--job", str(job_file_of(job))]
 
     def _follow(self, child: subprocess.Popen[str], progress_file: Path) -> None:
         news = read_news(progress_file)
@@ -207,7 +214,7 @@ def _finished(job: TrainingJob, places: Places, run: str) -> Sealed | None:
     return None
 
 
-def _start_from(places: Places, run: str) -> Sealed | None:
+def start_from(places: Places, run: str) -> Sealed | None:
     """The checkpoint to go on from, with everything half made out of the way."""
     clear_dropped(places.work)
     sealed_or_quarantined(places.partial, run, places.quarantine)
@@ -266,7 +273,7 @@ def read_news(file: Path) -> Iterator[list[dict[str, Any]]]:
         yield [json.loads(line) for line in lines]
 
 
-def _job_file(job: TrainingJob) -> Path:
+def job_file_of(job: TrainingJob) -> Path:
     return job.log_file.with_suffix(".job.json")
 
 
@@ -291,6 +298,8 @@ def _failure(job: TrainingJob, status: int, progress_file: Path) -> Exception:
         # Of several processes the others then report a lost connection: not the cause.
         errors = []
         next_step = "it was killed, often for want of memory: lower DPO_MAX_TOKENS_PER_FORWARD or TRL_NUM_PROCESSES"
+    elif errors and "RAY_NODE_TIMEOUT" in errors[0]:
+        next_step = "see `ray status`; add nodes, or raise RAY_NODE_TIMEOUT, then start the run again"
     elif "No module named" in tail:
         next_step = "pip install 'prosetting[train]'"
     elif errors and "as it was ordered" in errors[0]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,8 @@ class StopWish:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._signalled = False
-        signal.signal(signal.SIGTERM, self._on_signal)
+        if threading.current_thread() is threading.main_thread():  # on Ray it is not, and no signal comes
+            signal.signal(signal.SIGTERM, self._on_signal)
 
     def _on_signal(self, *_: object) -> None:
         self._signalled = True
