@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
@@ -97,7 +98,7 @@ def test_a_node_lost_in_mid_round_costs_no_attempt_and_one_that_comes_is_used(
         assert by_attempt(losing_a_node()) == local
         # The fourth replica starts again on the new node; what is drawn then is the same.
         until(lambda: sum("Replica" in actor.title for actor in nodes.actors()) == 4)
-        assert by_attempt(solver.sample(requests(64), PARAMS)) == {key: local[key] for key in list(by_key(local))[:64]}
+        assert by_attempt(solver.sample(requests(64), PARAMS)) == {key: local[key] for key in by_key(local)[:64]}
     finally:
         solver.close()
     assert "is lost" in (tmp_path / "sampler.log").read_text()
@@ -154,7 +155,8 @@ def test_a_checkpoint_that_cannot_be_loaded_says_so(nodes: Nodes, tmp_path: Path
 
 def test_a_run_that_is_killed_leaves_no_actor_on_the_cluster(nodes: Nodes, model: Path, tmp_path: Path) -> None:
     code = f"""
-        import itertools
+        import contextlib
+import itertools
         from pathlib import Path
         from prosetting.collectors.ray_solver import open_ray_solver
         from prosetting.collectors.solver import SampleRequest, SamplingParams
@@ -171,6 +173,34 @@ def test_a_run_that_is_killed_leaves_no_actor_on_the_cluster(nodes: Nodes, model
         assert nodes.actors()
         run.kill()
     nodes.until_nothing_runs()
+
+
+def test_without_an_address_a_cluster_is_started_here_and_ends_with_the_run(
+    model: Path, tmp_path: Path, local: dict[tuple[str, int], Sample]
+) -> None:
+    given = Settings.model_validate(
+        {"solver_model_path": str(model), "solver_engine": "ray", "ray_solver_gpus": 0, "ray_solver_replicas": 1}
+    )
+    before = ray_services()
+    check_ray_solver(given)
+    solver = opened(given.model_copy(update={"physical_solver_gpu": (), "solver_batch_size": 8}), tmp_path)
+    try:
+        drawn = by_attempt(solver.sample(requests(32), PARAMS))
+        assert drawn == {key: local[key] for key in by_key(local)[:32]}
+        assert ray_services() > before
+    finally:
+        solver.close()
+    until(lambda: ray_services() <= before)
+
+
+def ray_services() -> set[int]:
+    """Raylets and GCS servers, of whoever."""
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (entry / "cmdline").read_bytes().split(b"\0")[0].endswith((b"/raylet", b"/gcs_server")):
+                found.add(int(entry.name))
+    return found
 
 
 def test_closing_in_mid_call_ends_it_with_a_solver_error(nodes: Nodes, model: Path, tmp_path: Path) -> None:

@@ -100,6 +100,22 @@ def test_an_error_of_the_training_itself_is_told_and_not_tried_again(nodes: Node
     nodes.until_nothing_runs()
 
 
+def test_asked_to_stop_it_saves_a_checkpoint_and_goes_on_from_it(
+    nodes: Nodes, model: Path, by_accelerate: TrainingResult, tmp_path: Path
+) -> None:
+    def stop_at_half(step: int, total: int, loss: float | None) -> None:
+        if step >= total // 2:
+            raise KeyboardInterrupt
+
+    job, given, heard = a_job(tmp_path, model), on_ray(nodes, tmp_path), list[int]()
+    with pytest.raises(KeyboardInterrupt):
+        RayTrainer(given, on_progress=stop_at_half, stop_grace_s=120).train(job)
+    nodes.until_nothing_runs()
+    result = RayTrainer(given, on_progress=lambda step, total, loss: heard.append(step)).train(job)
+    assert heard[0] > result.steps // 2, "it went on from where it was stopped"
+    assert largest_difference(result, by_accelerate) < 1e-6
+
+
 def test_without_room_for_all_processes_the_deadline_is_ours(nodes: Nodes, model: Path, tmp_path: Path) -> None:
     impossible = on_ray(nodes, tmp_path, ray_trainer_cpus=64, ray_node_timeout=5.0)
     with pytest.raises(TrainingError, match="RAY_NODE_TIMEOUT") as caught:

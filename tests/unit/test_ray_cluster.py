@@ -66,10 +66,10 @@ def test_what_fits_or_comes_on_demand_passes() -> None:
 
 def test_a_node_without_our_version_or_without_the_workspace_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match=r"10\.0\.0\.3 has no ProSetting") as caught:
-        check_nodes([*TWO_NODES, Node("10.0.0.3", 1, 1, version="")], settings())
+        check_nodes([*TWO_NODES, Node("10.0.0.3", 1, 1, version="")])
     assert "pip install 'prosetting[train,ray]'" in caught.value.next_step
-    with pytest.raises(ConfigError, match=r"10\.0\.0\.4 does not see the files of WORKSPACE_DIR"):
-        check_nodes([*TWO_NODES, Node("10.0.0.4", 1, 1, sees=False)], settings())
+    with pytest.raises(ConfigError, match=r"10\.0\.0\.4 does not see the files of WORKSPACE_DIR and LOG_DIR"):
+        check_nodes([*TWO_NODES, Node("10.0.0.4", 1, 1, unseen=("WORKSPACE_DIR", "LOG_DIR"))])
 
 
 def test_an_address_that_does_not_answer_is_refused_at_once() -> None:

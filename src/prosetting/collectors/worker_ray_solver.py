@@ -18,7 +18,7 @@ from itertools import groupby
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
 from prosetting.collectors.ray_replica import Message, Replica, SamplingFailed
 from prosetting.collectors.sampler_protocol import Requests, in_a_line, keep_stdout_for_protocol
@@ -27,6 +27,8 @@ from prosetting.core.ray_cluster import Share, room_for
 from prosetting.core.ray_driver import join, live_nodes
 
 POLL_S = 0.05
+LOSSES = (RayActorError, ObjectLostError)
+"""A replica's end, and a long reply that was still on its node."""
 MOST_LOSSES = 5
 """Replicas that one request may end before it is taken for the cause."""
 
@@ -128,7 +130,7 @@ class Fleet:
     def _joined(self, place: Place, ref: ray.ObjectRef) -> None:
         try:
             facts = ray.get(ref)
-        except RayActorError as error:
+        except LOSSES as error:
             return self._lost(place, error)
         if not place.placed:
             place.placed = True
@@ -145,7 +147,7 @@ class Fleet:
         place.load -= len(group.requests)
         try:
             rows = ray.get(ref)
-        except RayActorError as error:
+        except LOSSES as error:
             self._lost(place, error)
             group.losses += 1
             if group.losses >= MOST_LOSSES:
@@ -155,7 +157,7 @@ class Fleet:
         place.losses = 0
         self.say({"rows": rows})
 
-    def _lost(self, place: Place, error: RayActorError) -> None:
+    def _lost(self, place: Place, error: RayActorError | ObjectLostError) -> None:
         print(f"replica {place.number} is lost: {error}", file=sys.stderr)
         if place in self._joining.values():
             return  # another of its calls has told already
@@ -170,7 +172,8 @@ class Fleet:
         )
 
     def _check_time(self) -> None:
-        if any(place.placed for place in self.places):
+        nothing_to_do = self._told and not self._waiting
+        if nothing_to_do or any(place.placed for place in self.places):
             self._placed_at = time.monotonic()
         elif time.monotonic() - self._placed_at > self.node_timeout_s:
             raise SolverLost(

@@ -6,6 +6,7 @@ cluster on this machine for as long as they need it.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import json
@@ -42,14 +43,14 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node of a cluster. `version` is its ProSetting's, empty where there is none; `sees` tells whether it has the
-    file that it was asked for."""
+    """A node of a cluster. `version` is its ProSetting's, empty where there is none; `unseen` names the settings whose
+    files it does not have."""
 
     address: str
     gpus: int
     cpus: int
     version: str = __version__
-    sees: bool = True
+    unseen: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +100,8 @@ def check_cluster(settings: Settings, demand: Demand) -> None:
         check_room([Node("this machine", len(machine.gpu_ids), machine.cpu_count)], demand, settings)
         return
     check_answers(address)
-    nodes = _look(address, _nearest_folder(settings.workspace_dir.expanduser().absolute()))
-    check_nodes(nodes, settings)
+    nodes = _look(address, tuple(_shared_by_all(settings).items()))
+    check_nodes(nodes)
     check_room(nodes, demand, settings)
 
 
@@ -121,8 +122,8 @@ def check_answers(address: str) -> None:
         ) from None
 
 
-def check_nodes(nodes: Sequence[Node], settings: Settings) -> None:
-    """Every node must run this ProSetting and see the workspace. Raises ConfigError for the first that does not."""
+def check_nodes(nodes: Sequence[Node]) -> None:
+    """Every node must run this ProSetting and see the shared files. Raises ConfigError for the first that does not."""
     for node in nodes:
         if node.version != __version__:
             found = f"ProSetting {node.version}" if node.version else "no ProSetting"
@@ -130,10 +131,10 @@ def check_nodes(nodes: Sequence[Node], settings: Settings) -> None:
                 f"the Ray node {node.address} has {found}, this machine has {__version__}",
                 next_step="install the same on every node: pip install 'prosetting[train,ray]'",
             )
-        if not node.sees:
+        if node.unseen:
             raise ConfigError(
-                f"the Ray node {node.address} does not see the files of WORKSPACE_DIR={settings.workspace_dir}",
-                next_step="set WORKSPACE_DIR to a folder that all nodes share under one path, such as an NFS mount",
+                f"the Ray node {node.address} does not see the files of {' and '.join(node.unseen)}",
+                next_step="set them to folders that all nodes share under one path, such as an NFS mount",
             )
 
 
@@ -154,15 +155,25 @@ def check_room(nodes: Sequence[Node], demand: Demand, settings: Settings) -> Non
     )
 
 
-def _nearest_folder(path: Path) -> Path:
-    return next(folder for folder in (path, *path.parents) if folder.is_dir())
+def _shared_by_all(settings: Settings) -> dict[str, Path]:
+    """The folders that every node must have under the same path, by their settings."""
+    folders = {"WORKSPACE_DIR": settings.workspace_dir, "LOG_DIR": settings.log_dir}
+    model = Path(settings.solver_model_path).expanduser()
+    if model.is_dir():
+        folders["SOLVER_MODEL_PATH"] = model
+    return {name: folder.expanduser().absolute() for name, folder in folders.items() if folder}
 
 
 @functools.cache
-def _look(address: str, folder: Path) -> tuple[Node, ...]:
-    """The cluster's nodes, by a child that joins it; whether each sees `folder` is told by a file made there."""
-    with tempfile.NamedTemporaryFile(prefix=".prosetting-probe-", dir=folder) as probe:
-        command = [sys.executable, "-m", LOOKER, address, probe.name]
+def _look(address: str, shared: tuple[tuple[str, Path], ...]) -> tuple[Node, ...]:
+    """The cluster's nodes, by a child that joins it. Whether each sees a folder is told by a file in it: of a model its
+    own, elsewhere one that is made there, or above where nothing stands yet."""
+    with contextlib.ExitStack() as stack:
+        files = {
+            name: str(folder / "config.json") if name == "SOLVER_MODEL_PATH" else _probe(stack, folder)
+            for name, folder in shared
+        }
+        command = [sys.executable, "-m", LOOKER, address, json.dumps(files)]
         env = {**os.environ, RUN_PID: str(os.getpid())}
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=LOOK_WITHIN_S, env=env)
@@ -171,6 +182,17 @@ def _look(address: str, folder: Path) -> tuple[Node, ...]:
     if done.returncode != 0:
         raise _not_usable(address, (done.stderr.strip().splitlines() or ["it ended without a word"])[-1])
     return tuple(Node(**node) for node in json.loads(done.stdout.splitlines()[-1]))
+
+
+def _probe(stack: contextlib.ExitStack, folder: Path) -> str:
+    """A file in `folder`, or in the nearest one above that is there, for as long as `stack` is open."""
+    there = next(each for each in (folder, *folder.parents) if each.is_dir())
+    try:
+        return stack.enter_context(tempfile.NamedTemporaryFile(prefix=".prosetting-probe-", dir=there)).name
+    except OSError as error:
+        raise ConfigError(
+            f"{there} cannot be written: {error.strerror}", next_step="set WORKSPACE_DIR to a folder that you may write"
+        ) from None
 
 
 def _not_usable(address: str, why: str) -> ConfigError:
