@@ -26,6 +26,7 @@ from prosetting.core.ray_cluster import (
 )
 from prosetting.errors import ConfigError
 from prosetting.managers.run import start_run
+from prosetting.trainers.ray_trainer import RayTrainer
 
 TWO_NODES = [Node("10.0.0.1", gpus=4, cpus=8), Node("10.0.0.2", gpus=1, cpus=8)]
 
@@ -97,6 +98,19 @@ def test_without_ray_a_run_that_asks_for_it_is_refused_and_leaves_nothing(
         start_run(values, (), "auto")
     assert caught.value.next_step == "pip install 'prosetting[ray]'"
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [("TRL_SHARDING", {"trl_sharding": "fsdp"}), ("ACCELERATE_CONFIG_FILE", {"accelerate_config_file": "a.yaml"})],
+)
+def test_what_only_accelerate_can_order_is_refused_with_ray(name: str, given: dict[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("distributed_type: MULTI_GPU\nnum_processes: 8\nmixed_precision: bf16\n")
+    given = {key: str(file) if key == "accelerate_config_file" else value for key, value in given.items()}
+    asked = Settings.model_validate({"solver_model_path": "org/model", "trl_launcher": "ray", **given})
+    with pytest.raises(ConfigError, match=f"{name}.* with TRL_LAUNCHER=ray"):
+        RayTrainer.check(asked)
 
 
 def test_more_gpus_than_this_machine_has_is_refused_before_a_cluster_is_started(
