@@ -33,24 +33,31 @@ def start_child(
     log_file: Path,
     extra_env: Mapping[str, str] | None = None,
     pipes: bool = False,
+    python: str = sys.executable,
     python_options: Sequence[str] = ("-m",),
 ) -> subprocess.Popen[str]:
     """Start `python -m module args…`, its messages appended to `log_file`.
 
     With `pipes`, stdin and stdout are text pipes for a protocol; otherwise stdout goes to the log too.
+    Another `python` is another environment, whose programs are given no keys of endpoints.
     """
     log_file.parent.mkdir(parents=True, exist_ok=True)
     reached(f"child:to_start:{module_and_args[0]}")
     with log_file.open("a") as log:
         stream: IO[str] | int = subprocess.PIPE if pipes else log
         child = subprocess.Popen(
-            [sys.executable, *python_options, *module_and_args],
+            [python, *python_options, *module_and_args],
             stdin=subprocess.PIPE if pipes else subprocess.DEVNULL,
             stdout=stream,
             stderr=log,
             text=True,
             encoding="utf-8",
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **(extra_env or {}), RUN_PID: str(os.getpid())},
+            env={
+                **(os.environ if python == sys.executable else without_keys()),
+                "PYTHONUNBUFFERED": "1",
+                **(extra_env or {}),
+                RUN_PID: str(os.getpid()),
+            },
             start_new_session=True,
         )
     reached(f"child:started:{module_and_args[0]}")
@@ -78,6 +85,11 @@ def end_children(running: Sequence[subprocess.Popen[str]]) -> None:
             child.wait(timeout=max(0.0, until - time.monotonic()))
         kill_child(child)
         end_child(child)
+
+
+def without_keys() -> dict[str, str]:
+    """This process's environment without the keys of endpoints."""
+    return {name: value for name, value in os.environ.items() if not name.upper().endswith("API_KEY")}
 
 
 def end_child(child: subprocess.Popen[str]) -> None:

@@ -61,17 +61,7 @@ def end_orphans(mark: str) -> list[int]:
 
     What it ended, and what it could not end or look at, goes to the log.
     """
-    unreadable: set[int] = set()
-    left = _marked(mark, unreadable)
-    found = dict(left)
-    deadline = time.monotonic() + PATIENCE_S
-    while left and time.monotonic() < deadline:
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(_POLL_S)
-        left = _marked(mark, unreadable)
-        found |= left
+    left, found, unreadable = _end_marked(f"{MARK}={mark}")
     for pid, command in found.items():
         outcome = "cannot be ended, and may hold a GPU" if pid in left else "ended"
         log.warning("an earlier run left process %d behind (%s): %s", pid, command, outcome)
@@ -80,17 +70,41 @@ def end_orphans(mark: str) -> list[int]:
     return list(left)
 
 
-def _marked(mark: str, unreadable: set[int]) -> dict[int, str]:
-    """The command of each process of this user that was started with the mark; never of this one or its callers.
+def end_processes_with(variable: str, value: str) -> None:
+    """Kill what was started with this in its environment: the part of a child's family that has left its group."""
+    left, _, _ = _end_marked(f"{variable}={value}")
+    for pid, command in left.items():
+        log.warning("process %d cannot be ended, and may hold a GPU: %s", pid, command)
+
+
+def _end_marked(entry: str) -> tuple[dict[int, str], dict[int, str], set[int]]:
+    """Kill until nothing with that entry in its environment is left, for PATIENCE_S at most: what is left all the
+    same, what there was, and what cannot be looked at."""
+    unreadable: set[int] = set()
+    left = _marked(entry, unreadable)
+    found = dict(left)
+    deadline = time.monotonic() + PATIENCE_S
+    while left and time.monotonic() < deadline:
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(_POLL_S)
+        left = _marked(entry, unreadable)
+        found |= left
+    return left, found, unreadable
+
+
+def _marked(entry: str, unreadable: set[int]) -> dict[int, str]:
+    """The command of each process of this user that was started with the entry; never of this one or its callers.
 
     A process that lets nobody read its memory is added to `unreadable` and not asked again.
     """
-    wanted, passed_over, found = f"{MARK}={mark}".encode(), unreadable | _with_callers(os.getpid()), {}
-    for entry in _PROC.glob("[0-9]*"):
-        pid = int(entry.name)
-        if pid in passed_over or not _is_ours(entry):
+    wanted, passed_over, found = entry.encode(), unreadable | _with_callers(os.getpid()), {}
+    for process in _PROC.glob("[0-9]*"):
+        pid = int(process.name)
+        if pid in passed_over or not _is_ours(process):
             continue
-        texts = _environment_and_command(entry)
+        texts = _environment_and_command(process)
         if texts is None:
             unreadable.add(pid)
         elif wanted in texts[0].split(b"\0"):

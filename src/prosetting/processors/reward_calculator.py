@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any, Literal
 from weakref import WeakValueDictionary
 
 from prosetting.core import stopping
@@ -118,6 +119,33 @@ class RewardCalculator:
             if graded.passed < len(questions):
                 graded.close()
 
+    def in_training(self, round_: int) -> Callable[..., Coroutine[Any, Any, Decision]]:
+        """A grader of attempts that a trainer draws: `await grade(question, response, cut_off=…)`.
+
+        The same cascade and canaries as in `grade`, but such attempts are in no journal: there are many, and they
+        are gone when the weights have moved. Raises as `grade` does.
+        """
+        checks = _CanaryChecks(lambda number: self._check("train", round_, number, stage="training-"))
+        asked = 0
+
+        async def grade(question: Question, response: str, *, cut_off: bool) -> Decision:
+            nonlocal asked
+            ended: Literal["stop", "length"] = "length" if cut_off else "stop"
+            attempt = Trajectory(round_, question.question_id, 0, response, ended, 0)
+            decision = await in_thread(
+                lambda: decide_without_teacher(question, attempt, self._verifier, self._reward_function),
+                executor=self._thread,
+            )
+            if decision is not None or self._judge is None:
+                return decision or Decision(Verdict.UNKNOWN, "rules", "the rules abstain")
+            number, asked = asked // ATTEMPTS_BETWEEN_CANARIES, asked + 1
+            await checks.passed(number)
+            async with self._places:
+                stopping.check()
+                return await self._judge.decide(question, response)
+
+        return grade
+
     async def _grade_question(
         self, split: Split, round_: int, question: Question, judge_is_sound: Callable[[], Awaitable[None]]
     ) -> None:
@@ -150,15 +178,15 @@ class RewardCalculator:
 
         await for_each(to_ask, ask, limit=len(to_ask))
 
-    async def _check(self, split: Split, round_: int, number: int) -> None:
+    async def _check(self, split: Split, round_: int, number: int, stage: str = "") -> None:
         assert self._judge is not None
         await self._judge.check(
-            self._batch_name(split, round_, number), lambda check: self._record(split, round_, "canary", check)
+            self._batch_name(split, round_, number, stage), lambda check: self._record(split, round_, "canary", check)
         )
 
-    def _batch_name(self, split: Split, round_: int, number: int) -> str:
+    def _batch_name(self, split: Split, round_: int, number: int, stage: str) -> str:
         """After a failed canary the batch gets others: the recorded reply would fail it for ever."""
-        prefix = f"{split}-{round_}-{number}"
+        prefix = f"{split}-{stage}{round_}-{number}"
         failed = [
             check
             for check in self._journal.judge_checks(split, round_)

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from prosetting.core.children import RUN_PID, end_child
+from prosetting.core.children import RUN_PID, end_child, without_keys
 from prosetting.core.crash_points import reached
 from prosetting.core.text import printable
 from prosetting.errors import ConfigError
@@ -215,5 +215,4 @@ def _refusal(spec: str, why: str) -> ConfigError:
 
 def _environment() -> dict[str, str]:
     """The run's environment without keys of endpoints: the function reads hostile text."""
-    kept = {name: value for name, value in os.environ.items() if not name.upper().endswith("API_KEY")}
-    return {**kept, "PYTHONUNBUFFERED": "1", RUN_PID: str(os.getpid())}
+    return {**without_keys(), "PYTHONUNBUFFERED": "1", RUN_PID: str(os.getpid())}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -10,7 +11,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class TrainingJob:
-    """One round's training: the rounds' dataset folders in (docs/files.md), a plain Hugging Face model folder out."""
+    """One round's training: the rounds' data in (docs/files.md), a plain Hugging Face model folder out."""
 
     round: int
     model_path: str
@@ -20,6 +21,8 @@ class TrainingJob:
     """Where the trained model folder must stand afterwards, whole or not at all."""
     log_file: Path
     seed: int
+    training_files: Sequence[Path] = ()
+    """In the verl flow, instead of `dataset_dirs`: parquet files of questions in verl's columns (docs/verl.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,4 +60,28 @@ class Trainer(Protocol):
 
     def close(self) -> None:
         """End what `get_ready` started, if it still waits."""
+        ...
+
+
+class OpenRewards(Protocol):
+    """Where verdicts are to be had, on loopback: POST /verdict with the token. `counts` tells what was given so far.
+
+    `failure` is why none are given any more: training must end then, and with that error.
+    """
+
+    port: int
+    token: str
+
+    @property
+    def failure(self) -> Exception | None: ...
+
+    @property
+    def counts(self) -> dict[str, int]: ...
+
+
+class RewardService(Protocol):
+    """The run's grading cascade, for a trainer that draws attempts of its own."""
+
+    def serving(self, round_: int) -> AbstractContextManager[OpenRewards]:
+        """To be opened in a thread, while the run's event loop goes on."""
         ...
