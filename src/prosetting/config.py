@@ -98,8 +98,10 @@ class Settings(BaseModel):
     )
     save_rounds: CommaInts = _setting((3, 4, 5), "Accepted for old .env files and ignored: every checkpoint is kept")
     seed: int = _setting(42, "Seed of every random draw; printed at the start", fixed=True, ge=0)
-    training_framework: Literal["TRL_DPO"] = _setting(
-        "TRL_DPO", "Training flow: TRL_DPO (DPO through accelerate)", fixed=True
+    training_framework: Literal["TRL_DPO", "VERL_PPO", "VERL_GRPO"] = _setting(
+        "TRL_DPO",
+        "Training flow: TRL_DPO (DPO through accelerate), or PPO or GRPO of verl in its own environment (docs/verl.md)",
+        fixed=True,
     )
 
     # Question pool
@@ -331,6 +333,49 @@ class Settings(BaseModel):
         gt=0,
     )
 
+    # verl training (VERL_PPO, VERL_GRPO). Attempts are drawn as SOLVER_TEMPERATURE, _TOP_P and _MAX_NEW_TOKENS say
+    verl_python: OptionalPath = _setting(
+        None,
+        "Python of verl's own environment, which `make verl-env` builds (docs/verl.md). VERL_PPO and VERL_GRPO need it",
+    )
+    verl_attempts_per_question: OptionalCount = _setting(
+        None,
+        "Attempts drawn at a question in training. Empty: 1 for VERL_PPO, ATTEMPTS_PER_QUESTION for VERL_GRPO",
+        unit="attempts",
+        fixed=True,
+    )
+    verl_batch_questions: int = _setting(
+        128, "Most questions in a step, all GPUs together", unit="questions", fixed=True, ge=1
+    )
+    verl_mini_batch_questions: int = _setting(
+        32, "Most questions in an update of the weights", unit="questions", fixed=True, ge=1
+    )
+    verl_max_tokens_per_gpu: int = _setting(16384, "Most tokens in one forward pass of a GPU", unit="tokens", ge=64)
+    verl_max_prompt_length: int = _setting(
+        1024, "Longest prompt; questions with a longer one are left out", unit="tokens", fixed=True, ge=8
+    )
+    verl_num_epochs: int = _setting(1, "Passes over the questions", unit="epochs", fixed=True, ge=1)
+    verl_learning_rate: float = _setting(1e-6, "Learning rate of the Solver", fixed=True, gt=0)
+    verl_critic_learning_rate: float = _setting(1e-5, "Learning rate of the critic (VERL_PPO)", fixed=True, gt=0)
+    verl_kl_coef: float = _setting(
+        0.001,
+        "Weight in the loss of the divergence from the round's start. 0: none, and no reference",
+        fixed=True,
+        ge=0,
+    )
+    verl_rollout_engine: str = _setting("vllm", "What draws attempts in training, as verl names it: vllm, sglang")
+    verl_tensor_parallel: int = _setting(1, "GPUs that one copy of it is spread over", unit="GPUs", ge=1)
+    verl_gpu_memory: float = _setting(0.5, "Share of a GPU's memory that it may take", gt=0, lt=1)
+    verl_save_steps: int = _setting(
+        20,
+        "Steps between checkpoints; what is trained after the last one is lost when a training is stopped",
+        ge=1,
+        unit="steps",
+    )
+    verl_overrides: str = _setting(
+        "", "More settings of verl, as its command line takes them; they win: 'a.b=1 +c.d=2'", fixed=True
+    )
+
     # Evaluation
     eval_attempts: int = _setting(8, "Sampled attempts at each held-out question", unit="attempts", fixed=True, ge=1)
 
@@ -358,7 +403,13 @@ class Settings(BaseModel):
     def fixed_values(self) -> dict[str, Any]:
         """The settings that decide what is computed, JSON-ready: a workspace is bound to them."""
         names = {name for name, field in type(self).model_fields.items() if _extra(field)["fixed"]}
+        if not self.trains_with_verl:
+            names = {name for name in names if not name.startswith("verl_")}
         return self.model_dump(mode="json", include=names)
+
+    @property
+    def trains_with_verl(self) -> bool:
+        return self.training_framework != "TRL_DPO"
 
     def public_values(self) -> dict[str, Any]:
         """All settings, JSON-ready, keys of endpoints masked."""
@@ -389,7 +440,28 @@ def flag_name(field_name: str) -> str:
 ENV_NAMES = tuple(env_name(name) for name in Settings.model_fields)
 ALIASES = {"PHYSICAL_DPO_GPU": "PHYSICAL_GRPO_GPU"}
 """Other names of settings in a file and in the environment."""
-NOT_OURS = frozenset({"TRL_EXPERIMENTAL_SILENCE"})
+NOT_OURS = frozenset(
+    {"TRL_EXPERIMENTAL_SILENCE"}
+    | {
+        f"VERL_{name}"
+        for name in (
+            "AUTO_PADDING",
+            "DATAPROTO_SERIALIZATION_METHOD",
+            "DISABLE_FLASH_ATTN_CE",
+            "ENGINE_DEVICE",
+            "ENGINE_VENDOR",
+            "FORCE_DEVICE",
+            "FULL_DETERMINISM",
+            "KEEP_NVTX_INJECTION",
+            "LOGGING_LEVEL",
+            "PLATFORM",
+            "USE_EXTERNAL_MODULES",
+            "USE_EXTERNAL_PLUGINS",
+            "USE_MODELSCOPE",
+            "VLLM_FP8_QUANT_ENABLED",
+        )
+    }
+)
 """Variables of other programs under a prefix of ours."""
 # First words that are ours alone; MAX_, LOG_, SEED_ and the like belong to everybody's environment.
 OUR_PREFIXES = (
@@ -407,6 +479,7 @@ OUR_PREFIXES = (
     "TEACHER_",
     "TEACHER2_",
     "TRL_",
+    "VERL_",
 )
 
 

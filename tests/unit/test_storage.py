@@ -64,7 +64,7 @@ def test_room_is_checked_and_both_figures_are_named(tmp_path):
 
 
 def test_a_stage_needs_what_it_writes():
-    load = {"questions": 100, "attempts": 800, "attempt_bytes": 1000, "weights_bytes": 10**9}
+    load = {"questions": 100, "attempts": 800, "attempt_bytes": 1000, "training_bytes": 5 * 10**9}
     needed = {stage: bytes_needed(stage, **load) - RESERVE_BYTES for stage in Stage}
     assert needed[Stage.DATA_COLLECTION] == 1_600_000
     assert needed[Stage.TRL_TRAINING] == 5 * 10**9

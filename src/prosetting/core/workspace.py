@@ -73,6 +73,10 @@ class Workspace:
     def dataset_dir(self, round_: int) -> Path:
         return self.root / "datasets" / f"round_{round_:02d}"
 
+    def training_data(self, name: str) -> Path:
+        """A training file of the verl flow, `solver_rN_YYYYMMDD_HHMMSS.json` or `.parquet`."""
+        return self.root / "training_data" / name
+
     def training_result(self, round_: int) -> Path:
         return self.root / "training_results" / f"trl_r{round_}_result.json"
 

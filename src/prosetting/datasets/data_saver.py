@@ -1,15 +1,17 @@
-"""The only writer of parquet: a round's preference pairs, in the columns that DPO tools expect and one row a question.
+"""The only writer of parquet: a round's preference pairs, in the columns that DPO tools expect and one row a question;
+in the verl flow its questions instead, in verl's columns.
 
-Both are written as a stream, in row groups of a few thousand questions, so that memory does not grow with the round.
+All are written as a stream, in row groups of a few thousand questions, so that memory does not grow with the round.
 In a group each text stands once, however many pairs it is in: `chosen`, `rejected` and `prompt` are indices into it.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import accumulate, chain
+from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,25 @@ QUESTION_SCHEMA = pa.schema(
         ("attempts", pa.list_(pa.int32())),
         ("chosen", pa.list_(pa.int32())),
         ("rejected", pa.list_(pa.int32())),
+    ]
+)
+VERL_SCHEMA = pa.schema(
+    [
+        ("data_source", pa.string()),
+        ("prompt", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
+        ("ability", pa.string()),
+        ("reward_model", pa.struct([("style", pa.string()), ("ground_truth", pa.string())])),
+        (
+            "extra_info",
+            pa.struct(
+                [
+                    ("index", pa.int64()),
+                    ("question_id", pa.string()),
+                    ("round", pa.int32()),
+                    ("pass_rate", pa.float64()),
+                ]
+            ),
+        ),
     ]
 )
 _ENCODED_PAIR_SCHEMA = pa.schema(
@@ -93,6 +114,29 @@ def save_pairs(folder: Path, round_: int, questions: Iterable[QuestionPairs]) ->
     found = PairCounts(counts["train"], counts["validation"], total)
     write_json(folder / "dataset_info.json", _info(round_, found))
     return found
+
+
+def save_verl_rows(json_file: Path, parquet_file: Path, rows: Iterable[dict[str, Any]]) -> int:
+    """Write verl's training file twice, as a JSON array for people and as parquet, which is trained on; how many rows.
+
+    Both hold the rows of `verl_row`, and verl reads either.
+    """
+    stream, total = iter(rows), 0
+    with replace_atomically(json_file) as json_path, replace_atomically(parquet_file) as parquet_path:
+        with (
+            json_path.open("w", encoding="utf-8") as text,
+            pq.ParquetWriter(parquet_path, VERL_SCHEMA, compression="zstd", write_page_checksum=True) as table,
+        ):
+            opening = "["
+            while group := list(islice(stream, QUESTIONS_A_GROUP)):
+                for row in group:
+                    text.write(f"{opening}\n{json.dumps(row, ensure_ascii=False)}")
+                    opening = ","
+                table.write_table(pa.Table.from_pylist(group, VERL_SCHEMA))
+                total += len(group)
+            text.write("[]" if opening == "[" else "\n]")
+        reached("parquet:rows_written")
+    return total
 
 
 def _tables(questions: Sequence[QuestionPairs]) -> tuple[pa.Table, pa.Table]:

@@ -249,7 +249,7 @@ def _folders(workspace: Workspace, round_: int) -> list[Path]:
 
 
 def _place_files(source: Workspace, partial: Workspace, round_: int, say: Say) -> None:
-    for file in _data_files(source, round_):
+    for file in (*_data_files(source, round_), *source.training_data("").glob(f"solver_r{round_}_*")):
         shutil.copy2(file, partial.root / file.relative_to(source.root))
     for folder in _folders(source, round_):
         copied = _link_or_copy(folder, partial.root / folder.relative_to(source.root))

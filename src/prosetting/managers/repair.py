@@ -83,6 +83,7 @@ def _files(workspace: Workspace) -> Iterator[Path]:
         "training_results/*.json",
         "datasets/round_*/*.json",
         "datasets/round_*/*.parquet",
+        "training_data/*.parquet",
     ):
         yield from sorted(workspace.root.glob(pattern))
 
@@ -118,7 +119,10 @@ def _writers(
     files = RoundFiles(workspace, journal)
 
     def convert() -> None:
-        controller.convert(round_, journal)
+        if name:
+            controller.convert_for_verl(round_, journal, name)
+        else:
+            controller.convert(round_, journal)
 
     def conclude() -> None:
         controller.conclude(round_)
@@ -128,7 +132,11 @@ def _writers(
         assert record is not None
         write_json(workspace.training_result(round_), {"round": round_, **record.output})
 
+    converted = journal.stage(round_, Stage.DPO_CONVERSION)
+    name = str(converted.output.get("training_data", "")) if converted else ""
     folder, data = workspace.dataset_dir(round_), workspace.round_data
+    pair_files = [folder / name for name in (*PAIR_FILES, "dataset_info.json")]
+    training_files = [workspace.training_data(f"{name}.{kind}") for kind in ("json", "parquet")]
     by_stage: dict[str, dict[Path, Callable[[], Any]]] = {
         Stage.DATA_COLLECTION: {
             data(round_, "questions"): lambda: files.questions(round_),
@@ -136,8 +144,7 @@ def _writers(
         },
         Stage.DATA_GRADING: {data(round_, "rewards"): lambda: files.rewards(round_)},
         Stage.DPO_CONVERSION: {
-            **{folder / name: convert for name in PAIR_FILES},
-            folder / "dataset_info.json": convert,
+            **dict.fromkeys(training_files if name else pair_files, convert),
             data(round_, "solver_training"): convert,
         },
         Stage.TRL_TRAINING: {workspace.training_result(round_): training_result},

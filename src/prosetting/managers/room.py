@@ -15,8 +15,9 @@ RESERVE_BYTES = 32 * 2**20
 """For the journal's own scratch, state files and logs."""
 BYTES_A_QUESTION = 8 * 2**10  # a new question with its analysis, in the journal and in two files
 BYTES_A_GRADE = 2 * 2**10  # a verdict, and a teacher's reply where there is one
-MODELS_OF_A_TRAINING = 5
-"""Of the model's size: the new weights, and a checkpoint with the weights and Adam's two moments in fp32."""
+MODELS_OF_A_TRAINING = {"TRL_DPO": 5, "VERL_GRPO": 13, "VERL_PPO": 25}
+"""Of the model's size: the new weights, and a checkpoint with the weights and Adam's two moments in fp32. verl keeps
+two checkpoints of a model in bf16 so, and in PPO two of the critic as well."""
 SAMPLED_ATTEMPTS = 200
 
 
@@ -30,12 +31,12 @@ def check_room_for(
         questions=questions,
         attempts=questions * settings.attempts_per_question,
         attempt_bytes=_attempt_bytes(journal, round_, settings),
-        weights_bytes=weights_bytes(Path(model_path).expanduser()),
+        training_bytes=MODELS_OF_A_TRAINING[settings.training_framework] * weights_bytes(Path(model_path).expanduser()),
     )
     check_room(workspace.root, needed, f"round {round_} · {stage}")
 
 
-def bytes_needed(stage: str, *, questions: int, attempts: int, attempt_bytes: int, weights_bytes: int) -> int:
+def bytes_needed(stage: str, *, questions: int, attempts: int, attempt_bytes: int, training_bytes: int) -> int:
     """About what a stage of a round writes, in bytes, a reserve included.
 
     Attempts are kept in the journal and in one file when drawn, in one file when graded, and about twice more in the
@@ -46,7 +47,7 @@ def bytes_needed(stage: str, *, questions: int, attempts: int, attempt_bytes: in
         Stage.DATA_COLLECTION: 2 * texts,
         Stage.DATA_GRADING: texts + attempts * BYTES_A_GRADE,
         Stage.DPO_CONVERSION: 2 * texts,
-        Stage.TRL_TRAINING: MODELS_OF_A_TRAINING * weights_bytes,
+        Stage.TRL_TRAINING: training_bytes,
         Stage.NEXT_ROUND_PREP: questions * BYTES_A_QUESTION,
     }.get(Stage(stage), 0)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from collections.abc import Set as AbstractSet
@@ -26,8 +27,9 @@ from prosetting.core.journal import Journal
 from prosetting.core.pool_questions import PoolQuestions
 from prosetting.core.state_manager import CONCLUSION, EVALUATION, StateManager
 from prosetting.core.workspace import Workspace
-from prosetting.datasets.data_saver import save_pairs
+from prosetting.datasets.data_saver import save_pairs, save_verl_rows
 from prosetting.datasets.dpo_data_converter import pairs_of_question
+from prosetting.datasets.verl_data import verl_row
 from prosetting.errors import GpuError, SolverError, TeacherUnavailable, TrainingError
 from prosetting.managers.binding import bound_to
 from prosetting.managers.gates import AfterFailure, Gate
@@ -236,13 +238,41 @@ class RoundController:
         return {"verdicts": verdicts, "data_grading": self._done(round_, Stage.DATA_GRADING)}
 
     async def _convert(self, round_: int) -> dict[str, Any]:
+        if self._settings.trains_with_verl:
+            name = f"solver_r{round_}_{time.strftime('%Y%m%d_%H%M%S')}"
+            return await self._read_in_thread(lambda reader: self.convert_for_verl(round_, reader, name))
         return await self._read_in_thread(lambda reader: self.convert(round_, reader))
+
+    def convert_for_verl(self, round_: int, journal: Journal, name: str) -> dict[str, Any]:
+        """Write a round's questions for verl, as `training_data/NAME.json` and `.parquet`, instead of pairs.
+
+        A question of which no attempt has a verdict is left out. `journal` may be a reader of its own.
+        """
+        settings = self._as_made(round_, journal)
+        rows = (
+            verl_row(
+                outcome.question,
+                [grade for _, grade in outcome.attempts],
+                prompt=prompt_of(outcome.question, settings),
+                round_=round_,
+                index=index,
+            )
+            for index, outcome in enumerate(outcomes(journal, round_))
+        )
+        json_file, parquet_file = (self._workspace.training_data(f"{name}.{kind}") for kind in ("json", "parquet"))
+        questions = save_verl_rows(json_file, parquet_file, filter(None, rows))
+        RoundFiles(self._workspace, journal).solver_training(round_, outcomes(journal, round_))
+        return {"pairs": 0, "train": questions, "validation": 0, "questions": questions, "training_data": name}
+
+    def _as_made(self, round_: int, journal: Journal) -> Settings:
+        """The settings that a round's data were made with: a lost file of a round that a fork was given is written
+        again as it was."""
+        made_with = bound_to(journal, round_) or {}
+        return self._settings.model_copy(update={name: made_with[name] for name in PAIRING if name in made_with})
 
     def convert(self, round_: int, journal: Journal) -> dict[str, Any]:
         """Write a round's preference data. `journal` may be a reader of its own."""
-        # A lost file of a round that a fork was given is written again as it was.
-        made_with = bound_to(journal, round_) or {}
-        settings = self._settings.model_copy(update={name: made_with[name] for name in PAIRING if name in made_with})
+        settings = self._as_made(round_, journal)
         questions = (
             pairs_of_question(
                 prompt_of(outcome.question, settings),
@@ -271,7 +301,8 @@ class RoundController:
         reason = self._reason_not_to_train(round_, train_pairs)
         result = None if reason else await self._run_trainer(self._training_job(round_, rounds))
         self._engines.trainer.close()
-        told = f"trained on {train_pairs} pairs of rounds {', '.join(map(str, rounds))}"
+        unit = "questions" if self._settings.trains_with_verl else "pairs"
+        told = f"trained on {train_pairs} {unit} of rounds {', '.join(map(str, rounds))}"
         output = {
             "trained": result is not None,
             "reason": "; ".join([told, *result.notes]) if result else reason,
@@ -292,6 +323,8 @@ class RoundController:
         """Empty when there is no such reason. None of them is an error: the weights carry over."""
         if reason := self._reason_not_to_train_at_all(round_):
             return reason
+        if not train_pairs and self._settings.trains_with_verl:
+            return "no questions: none had an attempt with a verdict"
         return "" if train_pairs else "no pairs: no question had both a correct and an incorrect attempt"
 
     def _reason_not_to_train_at_all(self, round_: int) -> str:
@@ -309,13 +342,18 @@ class RoundController:
             self._engines.trainer.get_ready(self._training_job(round_, self._rounds_to_train_on(round_)))
 
     def _training_job(self, round_: int, rounds: list[int]) -> TrainingJob:
+        """Before stage 3 is done the round's own file of verl has no name yet."""
+        verl = self._settings.trains_with_verl
+        converted = [record for r in rounds if verl and (record := self._journal.stage(r, Stage.DPO_CONVERSION))]
+        names = [record.output["training_data"] for record in converted]
         return TrainingJob(
             round=round_,
             model_path=self.checkpoint(round_ - 1).path,
-            dataset_dirs=[self._workspace.dataset_dir(r) for r in rounds],
+            dataset_dirs=[] if verl else [self._workspace.dataset_dir(r) for r in rounds],
             output_dir=self._workspace.model_dir(round_),
-            log_file=self._workspace.logs / "trl_trainer.log",
+            log_file=self._workspace.logs / ("verl_trainer.log" if verl else "trl_trainer.log"),
             seed=self._settings.seed + round_,
+            training_files=[self._workspace.training_data(f"{name}.parquet") for name in names],
         )
 
     async def _run_trainer(self, job: TrainingJob) -> TrainingResult:
@@ -330,7 +368,10 @@ class RoundController:
 
     def _rounds_to_train_on(self, round_: int) -> list[int]:
         used = {u for r in range(1, round_) for u in self._output(r, Stage.TRL_TRAINING)["rounds_used"]}
-        return rounds_to_train_on(self._settings.train_on, round_, used)
+        rounds = rounds_to_train_on(self._settings.train_on, round_, used)
+        # A fork may go on with another framework, whose data the rounds before it do not have.
+        verl = self._settings.trains_with_verl
+        return [r for r in rounds if r == round_ or ("training_data" in self._output(r, Stage.DPO_CONVERSION)) == verl]
 
     # 5 · next_round_prep
 
