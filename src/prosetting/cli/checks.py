@@ -67,6 +67,7 @@ def all_checks(loaded: LoadedSettings, problem: ConfigError | None, *, quick: bo
     yield from _machine(loaded)
     yield from _workspace(settings)
     yield _model(settings)
+    yield from _verl(settings, quick=quick)
     yield from _solver_servers(settings, quick=quick)
     yield from _ray(settings, quick=quick)
     yield from _questions(settings)
@@ -204,6 +205,22 @@ def _model(settings: Settings) -> Check:
     if is_hub_name(model):
         return Check("Solver model", "warning", f"{model}, a hub name", "it is fetched when the run starts")
     return Check("Solver model", "good", model)
+
+
+def _verl(settings: Settings, *, quick: bool) -> Iterator[Check]:
+    """verl's environment, where it is to train. Only whether it is there when `quick`."""
+    if not settings.trains_with_verl:
+        return
+    from prosetting.trainers.verl_environment import VERL_VERSION, check_verl, verl_python
+
+    try:
+        python = verl_python(settings)
+        if not quick:
+            check_verl(settings)
+    except ProSettingError as error:
+        yield Check("verl", "wrong", error.what, error.next_step)
+        return
+    yield Check("verl", "good", f"{python} (not asked)" if quick else f"{VERL_VERSION} at {python}, takes the settings")
 
 
 def _solver_servers(settings: Settings, *, quick: bool) -> Iterator[Check]:

@@ -48,12 +48,15 @@ from prosetting.managers.run_summary import run_summary
 from prosetting.processors.answer_verifier import AnswerVerifier
 from prosetting.processors.reward_calculator import RewardCalculator
 from prosetting.processors.reward_function import RewardFunction, check_reward_function, fingerprint
+from prosetting.processors.reward_server import RewardServer
 from prosetting.records import Question
 from prosetting.teachers.http_teacher import HttpTeacher
 from prosetting.trainers.base import Trainer
 from prosetting.trainers.launch import in_words
 from prosetting.trainers.ray_trainer import RayTrainer
 from prosetting.trainers.trl_trainer import TrlTrainer
+from prosetting.trainers.verl_environment import check_verl
+from prosetting.trainers.verl_trainer import VerlTrainer
 
 Mode = Literal["auto", "semi"]
 TRAINERS: dict[str, type[TrlTrainer]] = {"accelerate": TrlTrainer, "ray": RayTrainer}
@@ -97,8 +100,10 @@ def start_run(
     The two engines that need a model are those of the settings unless others are given.
     """
     _check_solver(settings)
-    if settings.first_training_round <= settings.total_rounds:
+    if trains(settings) and not settings.trains_with_verl:
         TRAINERS[settings.trl_launcher].check(settings)
+    elif trains(settings) and open_trainer is None:
+        check_verl(settings)
     if settings.reward_function:
         check_reward_function(settings.reward_function)
     pool, heldout = load_pool_and_heldout(settings)
@@ -127,7 +132,15 @@ def start_run(
         commits = GroupCommit(journal)
         teachers = stack.enter_context(open_teachers(settings, runner, log_file=log_file, commits=commits))
         engines = _engines(
-            stack, session, gpus, commits, teachers, heldout, open_solver or _open_solver, open_trainer or _open_trainer
+            stack,
+            session,
+            gpus,
+            commits,
+            teachers,
+            heldout,
+            open_solver or _open_solver,
+            open_trainer,
+            runner.get_loop(),
         )
         gate: Gate = AskingGate() if mode == "semi" else AutomaticGate(settings)
         controller = RoundController(
@@ -205,7 +218,8 @@ def _engines(
     teachers: tuple[HttpTeacher, HttpTeacher],
     heldout: list[Question],
     open_solver: OpenSolver,
-    open_trainer: OpenTrainer,
+    open_trainer: OpenTrainer | None,
+    loop: asyncio.AbstractEventLoop,
 ) -> Engines:
     """`stack` ends the verifier's and the reward function's processes."""
     settings, workspace, journal = session.settings, session.workspace, session.journal
@@ -223,7 +237,7 @@ def _engines(
     return Engines(
         open_solver=lambda model: open_solver(settings, workspace, model),
         teacher2=teachers[1],
-        trainer=open_trainer(settings),
+        trainer=open_trainer(settings) if open_trainer else _open_trainer(settings, rewards, journal, loop),
         collector=TrajectoryCollector(commits, settings),
         rewards=rewards,
         questions=QuestionManager(journal, commits, settings, heldout),
@@ -241,17 +255,19 @@ def _check_solver(settings: Settings) -> None:
 
 def needs_model_here(settings: Settings) -> bool:
     """Whether this machine samples or trains."""
-    return engine_of(settings).samples_here or _trains(settings)
+    return engine_of(settings).samples_here or trains(settings)
 
 
-def _trains(settings: Settings) -> bool:
+def trains(settings: Settings) -> bool:
+    """Whether any round trains."""
     return settings.first_training_round <= settings.total_rounds
 
 
 def _allocation(settings: Settings) -> Allocation:
+    processes = None if settings.trains_with_verl else settings.trl_num_processes
     return Allocation(
         sampling=settings.physical_solver_gpu,
-        training=settings.physical_grpo_gpu[: settings.trl_num_processes] if _trains(settings) else (),
+        training=settings.physical_grpo_gpu[:processes] if trains(settings) else (),
         samples_here=engine_of(settings).samples_here,
     )
 
@@ -260,7 +276,12 @@ def _open_solver(settings: Settings, workspace: Workspace, model: str) -> Solver
     return engine_of(settings).open(settings, workspace.logs, model)
 
 
-def _open_trainer(settings: Settings) -> Trainer:
+def _open_trainer(
+    settings: Settings, rewards: RewardCalculator, journal: Journal, loop: asyncio.AbstractEventLoop
+) -> Trainer:
+    if settings.trains_with_verl:
+        service = RewardServer(rewards, journal.question, loop)
+        return VerlTrainer(settings, service, on_progress=_say_training_step())
     trainer = TRAINERS[settings.trl_launcher]
     return trainer(settings, on_progress=_say_training_step(), stop_grace_s=settings.trl_stop_grace)
 
