@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -150,3 +151,19 @@ def test_the_command_line_says_it_and_writes_nothing(model: Path, tmp_path: Path
     assert done.stderr.count("VERL_PYTHON is not set") == 1
     assert "make verl-env" in done.stderr
     assert not (tmp_path / "w").exists()
+
+
+def test_doctor_says_it_too(model: Path, tmp_path: Path) -> None:
+    flags = ["--solver-model-path", str(model), "--training-framework", "VERL_PPO", "--verl-python", sys.executable]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("VERL_", "TRAINING_"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "prosetting", "doctor", "--quick", "--json", *flags],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=clean,
+        cwd=tmp_path,
+    )
+    checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert checks["Training settings"]["found"].startswith("PPO by verl, 1 process, 1 attempt a question")
+    assert "(not asked)" in checks["Training settings"]["found"]

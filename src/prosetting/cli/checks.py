@@ -64,10 +64,9 @@ def all_checks(loaded: LoadedSettings, problem: ConfigError | None, *, quick: bo
     yield _sqlite()
     yield Check("Settings", "wrong", problem.what, problem.next_step) if problem else Check("Settings", "good", "valid")
     yield from (Check("Keys", "warning", warning) for warning in loaded.warnings)
-    yield from _machine(loaded)
+    yield from _machine(loaded, quick=quick)
     yield from _workspace(settings)
     yield _model(settings)
-    yield from _verl(settings, quick=quick)
     yield from _solver_servers(settings, quick=quick)
     yield from _ray(settings, quick=quick)
     yield from _questions(settings)
@@ -122,7 +121,7 @@ def _sqlite() -> Check:
     return Check("SQLite", "good", f"{sqlite3.sqlite_version}, journal mode {journal_mode()}")
 
 
-def _machine(loaded: LoadedSettings) -> Iterator[Check]:
+def _machine(loaded: LoadedSettings, *, quick: bool) -> Iterator[Check]:
     machine = this_machine()
     cores = f"{machine.cpu_count} CPU cores"
     if machine.gpus:
@@ -141,7 +140,7 @@ def _machine(loaded: LoadedSettings) -> Iterator[Check]:
         return
     yield Check("GPU settings", "good", "; ".join(notices) or "fit this machine")
     if settings.first_training_round <= settings.total_rounds:
-        yield _training(settings)
+        yield _verl(settings, quick=quick) if settings.trains_with_verl else _training(settings)
 
 
 def _training(settings: Settings) -> Check:
@@ -207,20 +206,18 @@ def _model(settings: Settings) -> Check:
     return Check("Solver model", "good", model)
 
 
-def _verl(settings: Settings, *, quick: bool) -> Iterator[Check]:
-    """verl's environment, where it is to train. Only whether it is there when `quick`."""
-    if not settings.trains_with_verl:
-        return
-    from prosetting.trainers.verl_environment import VERL_VERSION, check_verl, verl_python
+def _verl(settings: Settings, *, quick: bool) -> Check:
+    """verl's environment. Only whether it is there when `quick`."""
+    from prosetting.trainers.verl_environment import check_verl, verl_python
+    from prosetting.trainers.verl_job import in_words
 
     try:
         python = verl_python(settings)
         if not quick:
             check_verl(settings)
-    except ProSettingError as error:
-        yield Check("verl", "wrong", error.what, error.next_step)
-        return
-    yield Check("verl", "good", f"{python} (not asked)" if quick else f"{VERL_VERSION} at {python}, takes the settings")
+    except ConfigError as error:
+        return Check("Training settings", "wrong", error.what, error.next_step)
+    return Check("Training settings", "good", f"{in_words(settings)}, at {python}{' (not asked)' if quick else ''}")
 
 
 def _solver_servers(settings: Settings, *, quick: bool) -> Iterator[Check]:

@@ -51,6 +51,7 @@ from prosetting.processors.reward_function import RewardFunction, check_reward_f
 from prosetting.processors.reward_server import RewardServer
 from prosetting.records import Question
 from prosetting.teachers.http_teacher import HttpTeacher
+from prosetting.trainers import verl_job
 from prosetting.trainers.base import Trainer
 from prosetting.trainers.launch import in_words
 from prosetting.trainers.ray_trainer import RayTrainer
@@ -319,7 +320,8 @@ def _greet(
         sum(question.reference is None for question in pool),
         len(heldout),
     )
-    if settings.first_training_round <= settings.total_rounds:
-        log.info("training: %s", in_words(settings))
+    if trains(settings):
+        how = verl_job.in_words(settings) if settings.trains_with_verl else in_words(settings)
+        log.info("training: %s", how)
     if done := journal.stages_done(1):
         log.info("going on with a run that was begun: round 1 has %d steps done", len(done))

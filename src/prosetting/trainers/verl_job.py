@@ -95,6 +95,14 @@ def attempts_of(settings: Settings) -> int:
     return settings.verl_attempts_per_question or usual
 
 
+def in_words(settings: Settings) -> str:
+    """`GRPO by verl, 8 processes, 8 attempts a question drawn by vllm`: how a training runs."""
+    name, processes = settings.training_framework.removeprefix("VERL_"), gpu_count(settings)
+    attempts = attempts_of(settings)
+    drawn = f"{attempts} attempt{'s' if attempts > 1 else ''} a question drawn by {settings.verl_rollout_engine}"
+    return f"{name} by verl, {processes} process{'es' if processes > 1 else ''}, {drawn}"
+
+
 def gpu_count(settings: Settings) -> int:
     """Training processes; one where a platform of the user's own stands in for GPUs."""
     return len(settings.physical_grpo_gpu) or 1
