@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import pty
 import socket
-import subprocess
-import termios
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-from conftest import children_of, clean_env, read
+from conftest import children_of, read
+from pseudo_terminal import Terminal
 
 from prosetting.core.journal import Journal
 from prosetting.core.stopping import DRAIN_S
@@ -23,61 +19,13 @@ ONE_ROUND = ("--total-rounds", "1", "--validation-data-file", "", "--teacher-con
 CTRL_C = b"\x03"
 
 
-class Terminal:
-    """A run in a terminal of its own."""
-
-    def __init__(self, command: list[str]) -> None:
-        self._master, slave = pty.openpty()
-        self.process = subprocess.Popen(
-            command,
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            env=clean_env(),
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-        )
-        os.close(slave)
-        os.set_blocking(self._master, False)
-        self.text = ""
-
-    def wait_for(self, said: str, deadline_s: float = 120.0) -> None:
-        until = time.monotonic() + deadline_s
-        while said not in self._read():
-            assert time.monotonic() < until, self.text[-2000:]
-            assert self.process.poll() is None, self.text[-2000:]
-            time.sleep(0.05)
-
-    def press(self, keys: bytes) -> None:
-        os.write(self._master, keys)
-
-    def end(self, deadline_s: float = 60.0) -> int:
-        until = time.monotonic() + deadline_s
-        while self.process.poll() is None:
-            self._read()
-            assert time.monotonic() < until, self.text[-2000:]
-            time.sleep(0.05)
-        self._read()
-        return self.process.returncode
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        os.close(self._master)
-
-    def _read(self) -> str:
-        with suppress(BlockingIOError, OSError):
-            while chunk := os.read(self._master, 65536):
-                self.text += chunk.decode(errors="replace")
-        return self.text
-
-    def wait_for_a_call(self, port: int) -> None:
-        """Until the run is connected to its teacher: it is asking something."""
-        until = time.monotonic() + 120
-        while not any(is_connected_to(line, port) for line in Path("/proc/net/tcp").read_text().splitlines()[1:]):
-            self._read()
-            assert time.monotonic() < until, self.text[-2000:]
-            time.sleep(0.05)
+def wait_for_a_call(run: Terminal, port: int) -> None:
+    """Until the run is connected to its teacher: it is asking something."""
+    until = time.monotonic() + 120
+    while not any(is_connected_to(line, port) for line in Path("/proc/net/tcp").read_text().splitlines()[1:]):
+        run.read()
+        assert time.monotonic() < until, run.text[-2000:]
+        time.sleep(0.05)
 
 
 def is_connected_to(line: str, port: int) -> bool:
@@ -131,7 +79,7 @@ def test_ctrl_c_once_finishes_what_is_in_flight_and_commits_it(demo, tmp_path):
 def test_ctrl_c_once_breaks_off_what_does_not_end_in_time(demo, tmp_path):
     port = free_port()
     with terminal(demo, tmp_path, "hang@1", port) as run:
-        run.wait_for_a_call(port)
+        wait_for_a_call(run, port)
         pressed = time.monotonic()
         run.press(CTRL_C)
         assert run.end() == EXIT_INTERRUPTED, run.text[-2000:]
@@ -143,7 +91,7 @@ def test_ctrl_c_once_breaks_off_what_does_not_end_in_time(demo, tmp_path):
 def test_ctrl_c_twice_stops_at_once_without_damage(demo, tmp_path):
     port = free_port()
     with terminal(demo, tmp_path, "hang@1", port) as run:
-        run.wait_for_a_call(port)
+        wait_for_a_call(run, port)
         run.press(CTRL_C)
         run.wait_for("again to stop at once")
         run.press(CTRL_C)

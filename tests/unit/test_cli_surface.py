@@ -40,6 +40,7 @@ SETTING_FLAGS = {"--" + key.lower().replace("_", "-") for key in KEYS}
 OWN_FLAGS = {
     "run": {"--mode", "--env-file"},
     "status": {"--json", "--env-file"},
+    "ctl": {"request", "--wait", "--json", "--env-file"},
     "report": {"--json", "--env-file"},
     "fork": {"--from-round", "--to", "--env-file"},
     "lineage": {"question_id", "--json", "--env-file"},

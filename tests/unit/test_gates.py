@@ -9,7 +9,7 @@ from prosetting.managers.gates import AfterFailure, AskingGate, AutomaticGate
 
 def asking(typed: str) -> tuple[AskingGate, io.StringIO]:
     output = io.StringIO()
-    return AskingGate(io.StringIO(typed), output), output
+    return AskingGate(None, io.StringIO(typed), output), output
 
 
 def test_c_goes_on():

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from prosetting import __version__
-from prosetting.cli import doctor, evaluate, fork, grade, lineage, replay, report, run, selfcheck, settings, status
+from prosetting.cli import ctl, doctor, evaluate, fork, grade, lineage, replay, report, run, selfcheck, settings, status
 from prosetting.cli.settings_flags import EvalCommand, GradeCommand, SettingsCommand, WorkspaceCommand
 from prosetting.errors import EXIT_INTERRUPTED, ProSettingError, RunStopped
 
@@ -30,6 +30,7 @@ app = typer.Typer(
 )
 app.command("run", cls=SettingsCommand, short_help="Start a run, or go on with one")(run.run)
 app.command("status", cls=WorkspaceCommand, short_help="What the run of a workspace is doing")(status.status)
+app.command("ctl", cls=WorkspaceCommand, short_help="Pause, resume or stop a run in the background")(ctl.ctl)
 app.command("report", cls=WorkspaceCommand, short_help="The report of a workspace, finished or not")(report.report)
 app.command("fork", cls=SettingsCommand, short_help="Go on from a round of a workspace, with other settings")(fork.fork)
 app.command("lineage", cls=WorkspaceCommand, short_help="Where a question comes from, and what became of it")(

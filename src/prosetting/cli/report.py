@@ -17,7 +17,8 @@ def report(ctx: typer.Context, as_json: AsJson = False, env_file: EnvFile = None
     """
     import json
 
-    from prosetting.cli.workspaces import holder_of, open_journal, state_of, total_rounds_of, workspace_of
+    from prosetting.cli.workspaces import open_journal, state_of, total_rounds_of, workspace_of
+    from prosetting.core.workspace import holder_of
     from prosetting.managers.report import terminal_report, write_report
     from prosetting.managers.run_status import require_begun
     from prosetting.managers.run_summary import run_summary

@@ -19,7 +19,8 @@ def status(ctx: typer.Context, as_json: AsJson = False, env_file: EnvFile = None
     Example:
       prosetting status --workspace-dir /tmp/prosetting_workspace --json
     """
-    from prosetting.cli.workspaces import holder_of, open_journal, state_of, total_rounds_of, workspace_of
+    from prosetting.cli.workspaces import open_journal, state_of, total_rounds_of, workspace_of
+    from prosetting.core.workspace import holder_of
     from prosetting.managers.run_status import run_status
 
     workspace = workspace_of(ctx, env_file)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +13,7 @@ import typer
 from prosetting.cli.settings_flags import load
 from prosetting.core.artifacts import read_json
 from prosetting.core.journal import Journal
-from prosetting.core.workspace import Workspace, WorkspaceLock
+from prosetting.core.workspace import Workspace, WorkspaceLock, holder_of
 from prosetting.errors import WorkspaceInUse
 
 
@@ -52,22 +50,3 @@ def total_rounds_of(workspace: Workspace, journal: Journal) -> int:
     while journal.pool_counts(round_ + 1):
         round_ += 1
     return round_
-
-
-def holder_of(workspace: Workspace) -> dict[str, Any] | None:
-    """The live run (pid, host, since) that holds the workspace, or None.
-
-    Asks the kernel only where the lock file names a holder: asking takes the lock for a moment.
-    """
-    try:
-        with workspace.lock_file.open() as stream:
-            text = stream.read()
-            if not text:
-                return None
-            try:
-                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return dict(json.loads(text))
-    except (OSError, ValueError):
-        return None
-    return None

@@ -14,7 +14,7 @@ from functools import partial
 
 from prosetting.collectors.solver import Sample, SampleRequest, SamplingParams, Solver
 from prosetting.config import Settings
-from prosetting.core import stopping
+from prosetting.core import pausing, stopping
 from prosetting.core.artifacts import draw_seed
 from prosetting.core.concurrency import Frontier, in_thread
 from prosetting.core.group_commit import GroupCommit
@@ -53,7 +53,7 @@ class TrajectoryCollector:
         sampling = _Sampling(self._commits, self._settings, split, round_, questions, attempts, sampled)
         try:
             if sampling.something_is_left:
-                await sampling.run(open_solver())
+                await sampling.run(open_solver)
             if sampled.passed < len(questions):
                 stopping.check()
                 raise SolverError("the Solver ended before all attempts were drawn", next_step="start the run again")
@@ -86,12 +86,21 @@ class _Sampling:
         self._undrawn: dict[QuestionId, tuple[int, int]] = {}  # in flight: place, and attempts not committed yet
         self._unwritten = threading.Semaphore(UNWRITTEN_BATCHES * settings.solver_batch_size)
         self._failure: BaseException | None = None
+        self._held = False
 
     @property
     def something_is_left(self) -> bool:
         return self._next is not None
 
-    async def run(self, solver: Solver) -> None:
+    async def run(self, open_solver: Callable[[], Solver]) -> None:
+        """Until nothing is left or the run is to stop. In a pause the Solver finishes what it has in flight."""
+        self._held = True
+        while self._held:
+            async with pausing.work():
+                self._held = False
+                await self._draw(open_solver())
+
+    async def _draw(self, solver: Solver) -> None:
         params = SamplingParams(
             self._settings.solver_max_new_tokens, self._settings.solver_temperature, self._settings.solver_top_p
         )
@@ -133,6 +142,9 @@ class _Sampling:
     async def _next_requests(self) -> list[SampleRequest]:
         """All missing attempts at one question; none when there is nothing more to draw, or not now."""
         if self._next is None or self._failure or stopping.requested():
+            return []
+        if pausing.requested():
+            self._held = True
             return []
         place, requests = self._next
         self._undrawn[requests[0].question_id] = (place, len(requests))

@@ -7,10 +7,10 @@ exists. Inputs are named: settings as they are, content as digests, earlier stag
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from prosetting.core import pausing
 from prosetting.core.artifacts import digest, write_json
 from prosetting.core.crash_points import reached
 from prosetting.core.journal import Journal
@@ -64,7 +64,7 @@ class StateManager:
         self._begin(round_, stage)
         if stage != CONCLUSION:
             log.info("round %d · %s", round_, stage)
-        started = time.monotonic()
+        started = pausing.clock()
         reached(f"stage:begun:{stage}")
         try:
             output = await work()
@@ -72,7 +72,7 @@ class StateManager:
             self._broken(round_, stage, error)
             raise
         self._in_progress.remove((round_, stage))
-        seconds = time.monotonic() - started
+        seconds = pausing.clock() - started
         reached(f"stage:worked:{stage}")
         self._journal.finish_stage(round_, stage, inputs, output, seconds)
         reached(f"stage:marked:{stage}")

@@ -11,7 +11,7 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from prosetting.config import Settings
 from prosetting.core.artifacts import make_folder, remove_temporaries
@@ -59,6 +59,14 @@ class Workspace:
     @property
     def results(self) -> Path:
         return self.root / "results"
+
+    @property
+    def control_wish(self) -> Path:
+        return self.root / "control" / "wish.json"
+
+    @property
+    def control_state(self) -> Path:
+        return self.root / "control" / "state.json"
 
     def progress(self, round_: int) -> Path:
         return self.root / f"round_{round_:02d}_progress.json"
@@ -140,6 +148,25 @@ class WorkspaceLock:
             self._stream.truncate(0)
             self._stream.close()
             self._stream = None
+
+
+def holder_of(workspace: Workspace) -> dict[str, Any] | None:
+    """The live run (pid, host, since) that holds the workspace, or None.
+
+    Asks the kernel only where the lock file names a holder: asking takes the lock for a moment.
+    """
+    try:
+        with workspace.lock_file.open() as stream:
+            text = stream.read()
+            if not text:
+                return None
+            try:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return dict(json.loads(text))
+    except (OSError, ValueError):
+        return None
+    return None
 
 
 def _take(stream: IO[str]) -> str:

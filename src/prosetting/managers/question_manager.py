@@ -11,6 +11,7 @@ from typing import Any
 
 from prosetting.collectors.data_normalizer import load_questions
 from prosetting.config import Settings
+from prosetting.core import pausing
 from prosetting.core.artifacts import draw_seed
 from prosetting.core.concurrency import Frontier, for_each
 from prosetting.core.group_commit import GroupCommit
@@ -170,7 +171,8 @@ class QuestionManager:
             "pass_rate": plan.pass_rate,
         }
         try:
-            written = await enhance_question(teacher2, plan)
+            async with pausing.work():
+                written = await enhance_question(teacher2, plan)
             found |= {"status": "written", **asdict(written)} if written else {"status": "declined"}
         except TeacherReplyError as error:
             found |= {"status": "failed", "reason": str(error)}

@@ -13,13 +13,14 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from prosetting.collectors.solver import Solver
 from prosetting.collectors.trajectory_collector import TrajectoryCollector, prompt_of
 from prosetting.config import Settings
-from prosetting.core import stopping
+from prosetting.core import pausing, stopping
 from prosetting.core.artifacts import digest, write_json
 from prosetting.core.concurrency import Frontier, in_thread, side_by_side
 from prosetting.core.gpu_manager import GpuManager
@@ -160,6 +161,7 @@ class RoundController:
         work: Callable[[int], Awaitable[dict[str, Any]]],
     ) -> None:
         if self._journal.stage(round_, stage) is None:
+            await pausing.let_go_on()
             model = self.checkpoint(round_ - 1).path
             check_room_for(stage, round_, self._settings, self._workspace, self._journal, model)
         await self.state.run_stage(round_, stage, inputs(round_), lambda: work(round_))
@@ -357,12 +359,15 @@ class RoundController:
         )
 
     async def _run_trainer(self, job: TrainingJob) -> TrainingResult:
-        gpus = self._engines.gpus
-        if gpus.allocation.take_turns:
-            await in_thread(self._end_sampling)
-        gpus.begin("training")
-        result = await in_thread(lambda: self._engines.trainer.train(job))
-        await in_thread(lambda: gpus.wait_given_back("training"))
+        gpus, result = self._engines.gpus, None
+        while result is None:
+            async with pausing.work():
+                if gpus.allocation.take_turns:
+                    await in_thread(self._end_sampling)
+                gpus.begin("training")
+                with suppress(pausing.PauseRequested):
+                    result = await in_thread(lambda: self._engines.trainer.train(job))
+                await in_thread(lambda: gpus.wait_given_back("training"))
         await in_thread(self._end_sampling)  # the weights it holds are those of before
         return result
 
@@ -464,7 +469,8 @@ class RoundController:
             with Journal(self._workspace.journal, read_only=True) as reader:
                 return work(reader)
 
-        return await in_thread(read)
+        with pausing.in_flight():
+            return await in_thread(read)
 
     async def _conclude(self, round_: int) -> dict[str, Any]:
         return self.conclude(round_)

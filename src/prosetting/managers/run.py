@@ -20,8 +20,9 @@ from prosetting.collectors.solver import Solver
 from prosetting.collectors.solver_engines import engine_of
 from prosetting.collectors.trajectory_collector import TrajectoryCollector
 from prosetting.config import Settings
-from prosetting.core import stopping
+from prosetting.core import pausing, stopping
 from prosetting.core.artifacts import write_json
+from prosetting.core.control import Control
 from prosetting.core.gpu_manager import Allocation, GpuManager
 from prosetting.core.group_commit import GroupCommit
 from prosetting.core.journal import Journal
@@ -78,7 +79,7 @@ class _Session:
     seconds_before: float
 
     def seconds(self) -> float:
-        return self.seconds_before + time.monotonic() - self.started
+        return self.seconds_before + pausing.clock() - self.started
 
     def write_summary(self, final_status: str) -> dict[str, Any]:
         seconds = self.seconds()
@@ -112,6 +113,7 @@ def start_run(
     check_versions(workspace)
     with ExitStack() as stack:
         stack.enter_context(stopping.stoppable())
+        stack.enter_context(pausing.pausable())
         runner = stack.enter_context(asyncio.Runner())
         check_teachers(settings, runner)
         workspace.create()
@@ -119,6 +121,7 @@ def start_run(
         stack.enter_context(WorkspaceLock(workspace))
         stack.enter_context(_logging(workspace, mode))
         stack.enter_context(none_left_behind(workspace.root))
+        control = stack.enter_context(Control(workspace))
         gpus = GpuManager(_allocation(settings), lambda: pids_of_run(workspace.root))
         if not settings.gpu_sharing:
             gpus.check_free()
@@ -128,7 +131,7 @@ def start_run(
         bind(journal, settings, pool, heldout)
         config = {"settings": settings.public_values(), "notices": list(notices)}
         write_json(workspace.config, config, version=__version__)
-        session = _Session(settings, workspace, journal, time.monotonic(), journal.run_seconds())
+        session = _Session(settings, workspace, journal, pausing.clock(), journal.run_seconds())
         log_file = workspace.logs / "embedded_teacher.log"
         commits = GroupCommit(journal)
         teachers = stack.enter_context(open_teachers(settings, runner, log_file=log_file, commits=commits))
@@ -143,7 +146,7 @@ def start_run(
             open_trainer,
             runner.get_loop(),
         )
-        gate: Gate = AskingGate() if mode == "semi" else AutomaticGate(settings)
+        gate: Gate = AskingGate(control) if mode == "semi" else AutomaticGate(settings)
         controller = RoundController(
             settings, workspace, journal, engines, runner, gate, heldout, lambda: _after_round(session)
         )

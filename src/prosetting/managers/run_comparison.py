@@ -12,7 +12,7 @@ from typing import Any
 # What happened on the way, so not equal in two runs. It stands in `meta` everywhere but in the summary.
 _MEASURED_KEYS = {"meta", "duration_seconds", "teacher", "errors", "rounds_with_failures"}
 _MEASURED_COLUMNS = {"stages": {"seconds", "finished_at"}, "teacher_calls": {"attempts", "latency_s"}}
-_NOT_COMPARED = ("logs", "prosetting.db", "prosetting.lock", "results", "quarantine")
+_NOT_COMPARED = ("control", "logs", "prosetting.db", "prosetting.lock", "results", "quarantine")
 
 
 def content_of(workspace: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Any, Literal
 from weakref import WeakValueDictionary
 
-from prosetting.core import stopping
+from prosetting.core import pausing, stopping
 from prosetting.core.artifacts import draw_seed
 from prosetting.core.concurrency import Frontier, for_each, in_thread
 from prosetting.core.group_commit import GroupCommit
@@ -154,12 +154,14 @@ class RewardCalculator:
         left_open = _equal_attempts(t for t, grade in found if grade is None or grade.verdict is Verdict.UNKNOWN)
         if not left_open:
             return
-        decisions = await in_thread(
-            lambda: [
-                decide_without_teacher(question, same[0], self._verifier, self._reward_function) for same in left_open
-            ],
-            executor=self._thread,
-        )
+        async with pausing.work():
+            decisions = await in_thread(
+                lambda: [
+                    decide_without_teacher(question, same[0], self._verifier, self._reward_function)
+                    for same in left_open
+                ],
+                executor=self._thread,
+            )
         judged = list(zip(left_open, decisions, strict=True))
         decided = [grade for same, decision in judged if decision is not None for grade in _grades(same, decision)]
         if decided:
@@ -171,7 +173,7 @@ class RewardCalculator:
         async def ask(same: Sequence[Trajectory]) -> None:
             decision = Decision(Verdict.UNKNOWN, "rules", "the rules abstain")
             if self._judge is not None:
-                async with self._places:
+                async with self._places, pausing.work():
                     stopping.check()
                     decision = await self._judge.decide(question, same[0].response)
             await self._commits.write(lambda: self._journal.add_grades(split, _grades(same, decision)))
@@ -180,9 +182,11 @@ class RewardCalculator:
 
     async def _check(self, split: Split, round_: int, number: int, stage: str = "") -> None:
         assert self._judge is not None
-        await self._judge.check(
-            self._batch_name(split, round_, number, stage), lambda check: self._record(split, round_, "canary", check)
-        )
+        async with pausing.work():
+            await self._judge.check(
+                self._batch_name(split, round_, number, stage),
+                lambda check: self._record(split, round_, "canary", check),
+            )
 
     def _batch_name(self, split: Split, round_: int, number: int, stage: str) -> str:
         """After a failed canary the batch gets others: the recorded reply would fail it for ever."""
@@ -205,7 +209,8 @@ class RewardCalculator:
             question, trajectory, verdict = item
             name = f"{question.question_id}/{trajectory.attempt}"
             if name not in known:
-                check = await judge.ask_known(name, question, trajectory.response, verdict)
+                async with pausing.work():
+                    check = await judge.ask_known(name, question, trajectory.response, verdict)
                 self._record("train", round_, "regraded", check)
 
         drawn = islice(self._decided_by_rules(round_, questions, attempts_a_question), REGRADED_A_ROUND)

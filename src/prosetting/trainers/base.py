@@ -54,7 +54,9 @@ class Trainer(Protocol):
     def train(self, job: TrainingJob) -> TrainingResult:
         """The same job again goes on from its last checkpoint, or gives the model that already stands.
 
-        Raises TrainingError with the log's last lines when the child fails, RunStopped when it was told to stop.
+        Raises TrainingError with the log's last lines when the child fails, RunStopped when it was told to stop,
+        and `pausing.PauseRequested` when a pause is wished (`pausing.check`) and a checkpoint is kept. A trainer that
+        cannot end in the middle may come to its end first.
         """
         ...
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from prosetting.config import Settings
-from prosetting.core import children, stopping
+from prosetting.core import children, pausing, stopping
 from prosetting.core.model_folder import missing_parts
 from prosetting.errors import DataError, RunStopped, TrainingError
 from prosetting.trainers.base import TrainingJob, TrainingResult
@@ -184,6 +184,7 @@ class TrlTrainer:
         while running:
             try:
                 stopping.check()
+                pausing.check()
                 child.wait(timeout=POLL_INTERVAL_S)
                 running = False
             except subprocess.TimeoutExpired:
