@@ -28,9 +28,11 @@ NEEDED = (
     "math-verify",
     "nvidia-ml-py",
     "openai",
+    "psutil",
     "pyarrow",
     "pydantic",
     "python-dotenv",
+    "rich",
     "tenacity",
     "typer",
 )

@@ -18,7 +18,15 @@ from typing import Any
 
 from prosetting.core.crash_points import connection_class
 from prosetting.core.journal_books import TeacherBooks
-from prosetting.core.journal_rows import JOURNAL_VERSION, SCHEMA, AdmittedQuestion, Split, StageRecord
+from prosetting.core.journal_rows import (
+    JOURNAL_VERSION,
+    SCHEMA,
+    AdmittedQuestion,
+    QuestionTally,
+    Span,
+    Split,
+    StageRecord,
+)
 from prosetting.core.question_index import QuestionIndex
 from prosetting.core.storage import journal_damaged, pause_for
 from prosetting.errors import WorkspaceError
@@ -336,6 +344,15 @@ class Journal(TeacherBooks):
         )
         return {(row[0], row[1]): row[2] for row in rows}
 
+    def tallies(self, split: Split, round_: int) -> Iterator[QuestionTally]:
+        """The graded sampled attempts of each question, counted, in question-id order."""
+        rows = self._db.execute(
+            "SELECT sum(verdict = 'correct'), sum(verdict = 'incorrect'), sum(verdict = 'unknown') FROM grades"
+            " WHERE split = ? AND round = ? AND attempt >= 0 GROUP BY question_id ORDER BY question_id",
+            (split, round_),
+        )
+        return (QuestionTally(*row) for row in rows)
+
     # Teacher2's outcome for each failed question of a round
 
     def add_enhancement(
@@ -446,6 +463,19 @@ class Journal(TeacherBooks):
         """How long the run has worked, all sessions; one that was killed counts with the stages it finished."""
         stages = self._db.execute("SELECT coalesce(sum(seconds), 0) FROM stages").fetchone()[0]
         return max(float(self.fact("run_seconds") or 0.0), float(stages))
+
+    def add_span(self, span: Span) -> None:
+        self._db.execute(
+            "INSERT OR REPLACE INTO spans VALUES (?, ?, ?, ?, ?)",
+            (span.round, span.name, span.began_at, span.ended_at, span.outcome),
+        )
+
+    def spans(self, round_: int) -> list[Span]:
+        """What was worked at in a round and when, in the order of beginning."""
+        rows = self._db.execute(
+            "SELECT round, name, began_at, ended_at, outcome FROM spans WHERE round = ? ORDER BY began_at", (round_,)
+        )
+        return [Span(*row) for row in rows]
 
     def add_failure(self, round_: int, stage: str, message: str) -> None:
         self._db.execute("INSERT INTO failures VALUES (?, ?, ?, ?)", (time.time(), round_, stage, message))

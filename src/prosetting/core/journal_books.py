@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 
-from prosetting.core.journal_rows import JudgeCheckKind, JudgeCheckRow, Split, TeacherCall, TeacherTotals
+from prosetting.core.journal_rows import (
+    CallFigures,
+    JudgeCheckKind,
+    JudgeCheckRow,
+    Split,
+    TeacherCall,
+    TeacherTotals,
+)
 from prosetting.records import Verdict
 
 
@@ -22,7 +30,7 @@ class TeacherBooks:
     def record(self, call: TeacherCall) -> None:
         """Keep what a request has cost so far and, once it brought one, its reply. Costs of several tries add up."""
         self._db.execute(
-            "INSERT INTO teacher_calls VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            "INSERT INTO teacher_calls VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             " ON CONFLICT (request_hash) DO UPDATE SET reply = coalesce(excluded.reply, reply),"
             " failure = excluded.failure, attempts = attempts + excluded.attempts,"
             " prompt_tokens = prompt_tokens + excluded.prompt_tokens,"
@@ -41,6 +49,7 @@ class TeacherBooks:
                 call.completion_tokens,
                 call.latency_s,
                 call.cost,
+                time.time(),
             ),
         )
 
@@ -50,6 +59,24 @@ class TeacherBooks:
             "SELECT calls, attempts, failed, prompt_tokens, completion_tokens, cost FROM teacher_totals"
         ).fetchone()
         return TeacherTotals(*row)
+
+    def call_figures(self, began_at: float, ended_at: float) -> list[CallFigures]:
+        """The calls that were first recorded from `began_at` up to `ended_at` (seconds since the epoch), by task."""
+        within = "at >= ? AND at < ?"
+        rows = self._db.execute(
+            "SELECT task, count(*), sum(attempts), sum(reply IS NULL), sum(prompt_tokens), sum(completion_tokens),"
+            f" sum(cost) FROM teacher_calls WHERE {within} GROUP BY task ORDER BY task",
+            (began_at, ended_at),
+        ).fetchall()
+
+        def latency_s(task: str, calls: int, share: float) -> float:
+            found = self._db.execute(
+                f"SELECT latency_s FROM teacher_calls WHERE {within} AND task = ? ORDER BY latency_s LIMIT 1 OFFSET ?",
+                (began_at, ended_at, task, min(calls - 1, int(share * calls))),
+            ).fetchone()
+            return float(found[0])
+
+        return [CallFigures(*row, *(latency_s(row[0], row[1], share) for share in (0.5, 0.95, 0.99))) for row in rows]
 
     # Checks of the judge: what Teacher1 said where the right verdict is known
 

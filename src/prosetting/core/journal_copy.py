@@ -20,6 +20,7 @@ _KEYS = {
     "trajectories": ("split", "round", "question_id", "attempt"),
     "grades": ("split", "round", "question_id", "attempt"),
     "stages": ("round", "stage"),
+    "spans": ("round", "name", "began_at"),
     "failures": ("rowid",),
     "teacher_calls": ("request_hash",),
     "questions": ("question_id",),

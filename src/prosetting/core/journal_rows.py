@@ -10,7 +10,7 @@ from prosetting.records import Question, Verdict
 Split = Literal["train", "heldout"]
 JudgeCheckKind = Literal["canary", "regraded"]
 
-JOURNAL_VERSION = 4
+JOURNAL_VERSION = 5
 
 # Statements stand apart by an empty line.
 SCHEMA = """
@@ -52,8 +52,10 @@ CREATE TABLE teacher_calls (
     request_hash TEXT PRIMARY KEY, task TEXT NOT NULL, endpoint TEXT NOT NULL, model TEXT NOT NULL,
     reply TEXT, failure TEXT NOT NULL, attempts INTEGER NOT NULL,
     prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,
-    latency_s REAL NOT NULL, cost REAL
+    latency_s REAL NOT NULL, cost REAL, at REAL NOT NULL
 ) STRICT;
+
+CREATE INDEX teacher_calls_by_time ON teacher_calls (at);
 
 CREATE TABLE teacher_totals (
     calls INTEGER NOT NULL, attempts INTEGER NOT NULL, failed INTEGER NOT NULL,
@@ -96,6 +98,11 @@ CREATE TABLE stages (
     seconds REAL NOT NULL, finished_at REAL NOT NULL, PRIMARY KEY (round, stage)
 ) STRICT;
 
+CREATE TABLE spans (
+    round INTEGER NOT NULL, name TEXT NOT NULL, began_at REAL NOT NULL, ended_at REAL NOT NULL, outcome TEXT NOT NULL,
+    PRIMARY KEY (round, name, began_at)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE failures (
     at REAL NOT NULL, round INTEGER NOT NULL, stage TEXT NOT NULL, message TEXT NOT NULL
 ) STRICT
@@ -110,6 +117,46 @@ class StageRecord:
     output: dict[str, Any]
     seconds: float
     finished_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """When one session worked at a stage, or at Teacher2's questions (`WRITING`), which begin long before their stage.
+
+    Times are seconds since the epoch. `outcome`: done, stopped, or failed.
+    """
+
+    round: int
+    name: str
+    began_at: float
+    ended_at: float
+    outcome: Literal["done", "stopped", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionTally:
+    """The sampled attempts of one question by verdict."""
+
+    correct: int
+    incorrect: int
+    unknown: int
+
+
+@dataclass(frozen=True, slots=True)
+class CallFigures:
+    """A teacher's calls for one task within some time. `latency_s_p50` and so on: percentiles of a request, its
+    retries included."""
+
+    task: str
+    calls: int
+    attempts: int
+    failed: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float | None
+    latency_s_p50: float
+    latency_s_p95: float
+    latency_s_p99: float
 
 
 @dataclass(frozen=True, slots=True)

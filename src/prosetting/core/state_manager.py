@@ -6,14 +6,19 @@ exists. Inputs are named: settings as they are, content as digests, earlier stag
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any, Literal
 
-from prosetting.core import pausing
+from prosetting.core import pausing, stopping
 from prosetting.core.artifacts import digest, write_json
 from prosetting.core.crash_points import reached
 from prosetting.core.journal import Journal
+from prosetting.core.journal_rows import Span
 from prosetting.core.workspace import Workspace
 from prosetting.errors import ProSettingError, WorkspaceError
 from prosetting.records import Stage
@@ -24,6 +29,8 @@ EVALUATION = "evaluation"
 """Scoring of a round's checkpoint: run after training, not one of the five stages."""
 CONCLUSION = "conclusion"
 """Writing a round's result files: the last thing done in a round, so its marker means a round that is over."""
+WRITING = "writing_questions"
+"""Teacher2 at work: from the first graded question on, beside the stages before `next_round_prep`."""
 
 
 class StateManager:
@@ -67,7 +74,8 @@ class StateManager:
         started = pausing.clock()
         reached(f"stage:begun:{stage}")
         try:
-            output = await work()
+            with self.span(round_, stage):
+                output = await work()
         except BaseException as error:
             self._broken(round_, stage, error)
             raise
@@ -83,6 +91,22 @@ class StateManager:
         if stage != CONCLUSION:
             log.info("round %d · %s done in %.1f s · %s", round_, stage, seconds, _brief(output))
         return output
+
+    @contextmanager
+    def span(self, round_: int, name: str) -> Iterator[None]:
+        """Keeps when this session worked at something, however that ends."""
+        began_at = time.time()
+
+        def keep(outcome: Literal["done", "stopped", "failed"]) -> None:
+            self._journal.add_span(Span(round_, name, began_at, time.time(), outcome))
+
+        try:
+            yield
+        except BaseException as error:
+            with suppress(sqlite3.Error):  # what ended the work is the error to tell
+                keep("stopped" if isinstance(error, stopping.StopRequested | asyncio.CancelledError) else "failed")
+            raise
+        keep("done")
 
     def _begin(self, round_: int, stage: str) -> None:
         self._in_progress.append((round_, stage))

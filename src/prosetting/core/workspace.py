@@ -61,6 +61,14 @@ class Workspace:
         return self.root / "results"
 
     @property
+    def metrics(self) -> Path:
+        return self.root / "metrics.jsonl"
+
+    @property
+    def resources(self) -> Path:
+        return self.logs / "resources.jsonl"
+
+    @property
     def control_wish(self) -> Path:
         return self.root / "control" / "wish.json"
 

@@ -26,7 +26,7 @@ from prosetting.core.concurrency import Frontier, in_thread, side_by_side
 from prosetting.core.gpu_manager import GpuManager
 from prosetting.core.journal import Journal
 from prosetting.core.pool_questions import PoolQuestions
-from prosetting.core.state_manager import CONCLUSION, EVALUATION, StateManager
+from prosetting.core.state_manager import CONCLUSION, EVALUATION, WRITING, StateManager
 from prosetting.core.workspace import Workspace
 from prosetting.datasets.data_saver import save_pairs, save_verl_rows
 from prosetting.datasets.dpo_data_converter import pairs_of_question
@@ -221,6 +221,7 @@ class RoundController:
         await self._engines.rewards.grade(
             "train", round_, questions, attempts_a_question=attempts, sampled=sampled, graded=graded
         )
+        await sampled.reached(len(questions))  # the marker of the stage before comes first
         await self._read_in_thread(lambda reader: RoundFiles(self._workspace, reader).rewards(round_))
         counts = count_grades(self._journal.verdict_counts("train", round_))
         return {
@@ -384,7 +385,8 @@ class RoundController:
         """From the first graded question on; None when the stage is done."""
         if self._journal.stage(round_, Stage.NEXT_ROUND_PREP):
             return None
-        return await self._engines.questions.write_questions(round_, sampled, graded, self._engines.teacher2)
+        with self.state.span(round_, WRITING):
+            return await self._engines.questions.write_questions(round_, sampled, graded, self._engines.teacher2)
 
     async def prepare_next(self, round_: int, writing: Awaitable[NewQuestions | None]) -> dict[str, Any]:
         new = await writing

@@ -40,10 +40,12 @@ from prosetting.errors import (
 )
 from prosetting.managers.binding import bind, check_versions
 from prosetting.managers.gates import AskingGate, AutomaticGate, Gate
+from prosetting.managers.metrics import write_metrics
 from prosetting.managers.open_teachers import check_teachers, open_teachers
 from prosetting.managers.question_manager import QuestionManager, load_pool_and_heldout
 from prosetting.managers.repair import check_journal_is_there, set_damaged_aside, write_missing
 from prosetting.managers.report import status_text, write_report
+from prosetting.managers.resources import ResourceSampler
 from prosetting.managers.round_controller import Engines, RoundController
 from prosetting.managers.run_summary import run_summary
 from prosetting.processors.answer_verifier import AnswerVerifier
@@ -125,6 +127,7 @@ def start_run(
         gpus = GpuManager(_allocation(settings), lambda: pids_of_run(workspace.root))
         if not settings.gpu_sharing:
             gpus.check_free()
+        stack.enter_context(ResourceSampler(workspace))
         check_journal_is_there(workspace)
         set_damaged_aside(workspace)
         journal = stack.enter_context(Journal(workspace.journal))
@@ -163,7 +166,9 @@ def _run_and_report(session: _Session, controller: RoundController) -> int:
 
     def conclude(final_status: str, error: str = "") -> None:
         controller.state.write_state(final_status, error)
-        write_report(session.workspace, session.write_summary(final_status))
+        summary = session.write_summary(final_status)
+        write_metrics(session.workspace, session.journal)
+        write_report(session.workspace, summary)
 
     try:
         controller.run(lambda: status_text(session.journal, session.settings.total_rounds))
@@ -191,6 +196,7 @@ def _run_and_report(session: _Session, controller: RoundController) -> int:
 
 def _after_round(session: _Session) -> None:
     session.write_summary("running")
+    write_metrics(session.workspace, session.journal)
 
 
 @contextmanager

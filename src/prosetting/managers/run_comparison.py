@@ -11,8 +11,8 @@ from typing import Any
 
 # What happened on the way, so not equal in two runs. It stands in `meta` everywhere but in the summary.
 _MEASURED_KEYS = {"meta", "duration_seconds", "teacher", "errors", "rounds_with_failures"}
-_MEASURED_COLUMNS = {"stages": {"seconds", "finished_at"}, "teacher_calls": {"attempts", "latency_s"}}
-_NOT_COMPARED = ("control", "logs", "prosetting.db", "prosetting.lock", "results", "quarantine")
+_MEASURED_COLUMNS = {"stages": {"seconds", "finished_at"}, "teacher_calls": {"attempts", "latency_s", "at"}}
+_NOT_COMPARED = ("control", "logs", "metrics.jsonl", "prosetting.db", "prosetting.lock", "results", "quarantine")
 
 
 def content_of(workspace: Path) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def content_of(workspace: Path) -> dict[str, Any]:
             found[str(name)] = _file_content(path, workspace)
     with closing(sqlite3.connect(f"file:{workspace / 'prosetting.db'}?mode=ro", uri=True)) as db:
         tables = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        for table in set(tables) - {"failures", "teacher_totals"}:
+        for table in set(tables) - {"failures", "spans", "teacher_totals"}:
             found[f"journal:{table}"] = _rows(db, table, workspace)
     return found
 

@@ -127,7 +127,8 @@ def save(trainer: DPOTrainer, job: dict[str, Any], result: dict[str, Any]) -> No
 
 
 def logged_metrics(history: list[dict[str, float]]) -> dict[str, float]:
-    """TRL's figures of the last logged steps, the log-probabilities of the first as `first_logps/…`, the mean loss.
+    """TRL's figures of the last logged steps, the log-probabilities of the first as `first_logps/…`, the mean loss,
+    and the largest gradient norm.
 
     From the history, which a checkpoint carries; trl's own mean is of the steps since the last start only.
     """
@@ -135,10 +136,11 @@ def logged_metrics(history: list[dict[str, float]]) -> dict[str, float]:
     if not steps:
         return {}
     first = {f"first_{name}": value for name, value in steps[0].items() if name.startswith("logps/")}
-    last = {name: value for name, value in steps[-1].items() if "/" in name or name == "loss"}
+    last = {name: value for name, value in steps[-1].items() if "/" in name or name in ("loss", "grad_norm")}
     ends = [0, *(entry["step"] for entry in steps)]
     total = sum(entry["loss"] * (end - start) for entry, start, end in zip(steps, ends, ends[1:], strict=False))
-    return {"train_loss": total / ends[-1], **first, **last}
+    largest = {"grad_norm_max": max(entry["grad_norm"] for entry in steps)} if "grad_norm" in last else {}
+    return {"train_loss": total / ends[-1], **first, **last, **largest}
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -1,0 +1,158 @@
+"""What a run uses of its machine, sampled while it runs: GPUs, memory, disk.
+
+One JSON line every INTERVAL_S in `logs/resources.jsonl`, some 300 bytes, two to three MB a day. It is no truth of the
+run: what cannot be read is left out, and the file may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from prosetting.core.workspace import Workspace
+
+INTERVAL_S = 10.0
+NVIDIA_SMI_TIMEOUT_S = 5.0
+_BLOCK = 64 * 2**10
+MIB = 2**20
+log = logging.getLogger("prosetting")
+
+
+@dataclass(frozen=True, slots=True)
+class GpuUse:
+    """One GPU at one moment, by all programs. `utilisation`: 0 to 1."""
+
+    index: int
+    utilisation: float
+    memory_used_bytes: int
+    memory_total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceSample:
+    """A moment. `run_memory_bytes`: resident memory of the run and all its children."""
+
+    at: float
+    run_memory_bytes: int
+    free_memory_bytes: int
+    free_disk_bytes: int
+    gpus: tuple[GpuUse, ...]
+
+
+ReadGpus = Callable[[], Sequence[GpuUse]]
+
+
+def gpus_by_nvidia_smi() -> list[GpuUse]:
+    """All GPUs of this machine; none without a driver."""
+    query = [
+        "nvidia-smi",
+        "--query-gpu=index,utilization.gpu,memory.used,memory.total",
+        "--format=csv,noheader,nounits",
+    ]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=NVIDIA_SMI_TIMEOUT_S, check=True)
+        rows = [[float(part) for part in line.split(",")] for line in done.stdout.splitlines()]
+    except (OSError, subprocess.SubprocessError, ValueError):  # ValueError: "[N/A]" on cards that do not tell
+        return []
+    return [GpuUse(int(i), share / 100, int(used * MIB), int(total * MIB)) for i, share, used, total in rows]
+
+
+class ResourceSampler:
+    """A thread that samples while a run lives. Used as a context manager."""
+
+    def __init__(
+        self, workspace: Workspace, read_gpus: ReadGpus = gpus_by_nvidia_smi, interval_s: float = INTERVAL_S
+    ) -> None:
+        self._workspace = workspace
+        self._read_gpus = read_gpus if shutil.which("nvidia-smi") or read_gpus is not gpus_by_nvidia_smi else list
+        self._interval_s = interval_s
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="resources", daemon=True)
+
+    def __enter__(self) -> ResourceSampler:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self.sample()
+            except Exception as error:  # a process that ended while it was looked at, a full disk: the next one tells
+                log.debug("resources: %s", error)
+            if self._ended.wait(self._interval_s):
+                return
+
+    def sample(self) -> ResourceSample:
+        """Look now and append what was seen."""
+        found = read_resources(self._workspace.root, self._read_gpus)
+        with self._workspace.resources.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(asdict(found)) + "\n")
+        return found
+
+
+def read_resources(folder: Path, read_gpus: ReadGpus = gpus_by_nvidia_smi) -> ResourceSample:
+    """This moment: this process with its children, this machine, and the disk under `folder`."""
+    import psutil
+
+    run = psutil.Process(os.getpid())
+    memory = 0
+    for process in [run, *run.children(recursive=True)]:
+        try:
+            memory += process.memory_info().rss
+        except psutil.Error:
+            continue  # it ended just now
+    return ResourceSample(
+        at=time.time(),
+        run_memory_bytes=memory,
+        free_memory_bytes=psutil.virtual_memory().available,
+        free_disk_bytes=shutil.disk_usage(folder).free,
+        gpus=tuple(read_gpus()),
+    )
+
+
+def samples_since(file: Path, began_at: float) -> list[ResourceSample]:
+    """The samples from `began_at` (seconds since the epoch) on, in order; costs what has been written since then."""
+    found: list[ResourceSample] = []
+    for line in _lines_from_the_end(file):
+        try:
+            row: dict[str, Any] = json.loads(line)
+            sample = ResourceSample(**{**row, "gpus": tuple(GpuUse(**gpu) for gpu in row["gpus"])})
+        except (ValueError, TypeError, KeyError):
+            continue  # cut short by a kill, or not ours
+        if sample.at < began_at:
+            break
+        found.append(sample)
+    return found[::-1]
+
+
+def _lines_from_the_end(file: Path) -> Iterator[bytes]:
+    try:
+        stream = file.open("rb")
+    except OSError:
+        return
+    with stream:
+        position, rest = stream.seek(0, os.SEEK_END), b""
+        while position:
+            begin = max(0, position - _BLOCK)
+            stream.seek(begin)
+            lines = (stream.read(position - begin) + rest).split(b"\n")
+            position, rest = begin, lines[0]
+            yield from (line for line in reversed(lines[1:]) if line)
+        if rest:
+            yield rest
