@@ -58,6 +58,7 @@ class TrajectoryCollector:
                 stopping.check()
                 raise SolverError("the Solver ended before all attempts were drawn", next_step="start the run again")
         finally:
+            sampling.close()
             if sampled.passed < len(questions):
                 sampled.close()
 
@@ -98,7 +99,11 @@ class _Sampling:
         while self._held:
             async with pausing.work():
                 self._held = False
-                await self._draw(open_solver())
+                with self._progress.busy():
+                    await self._draw(open_solver())
+
+    def close(self) -> None:
+        self._progress.close()
 
     async def _draw(self, solver: Solver) -> None:
         params = SamplingParams(

@@ -99,19 +99,22 @@ class QuestionManager:
         in_pool_order = self._journal.pool_ids(round_)
         parents = sorted(in_pool_order, key=lambda question_id: self._draw(round_, "enhance", question_id))
         most = self._settings.new_questions_per_round or len(parents)
-        progress = Progress(f"round {round_} · questions that Teacher2 was asked about", len(parents))
-        await self._ask_early(round_, in_pool_order, frozenset(parents[:most]), sampled, graded, teacher2, progress)
-        gate = QuestionGate(self._journal, round_, held_out=self._held_out)
         admitted: list[QuestionId] = []
         counts: Counter[str] = Counter()
-        plans = (plan for parent in parents if (plan := self._plan(round_, parent)))
-        while wave := list(islice(plans, min(most - len(admitted), WAVE))):
-            await for_each(
-                wave,
-                lambda plan: self._ask(round_, plan, teacher2, progress),
-                limit=self._settings.teacher_concurrent_workers,
-            )
-            admitted += self._admit(round_, wave, gate, counts)
+        with Progress(f"round {round_} · questions that Teacher2 was asked about", len(parents)) as progress:
+            first = frozenset(parents[:most])
+            await self._ask_early(round_, in_pool_order, first, sampled, graded, teacher2, progress)
+            gate = QuestionGate(self._journal, round_, held_out=self._held_out)
+            plans = (plan for parent in parents if (plan := self._plan(round_, parent)))
+            while wave := list(islice(plans, min(most - len(admitted), WAVE))):
+                await for_each(
+                    wave,
+                    lambda plan: self._ask(round_, plan, teacher2, progress),
+                    limit=self._settings.teacher_concurrent_workers,
+                )
+                new = self._admit(round_, wave, gate, counts)
+                progress.count({"admitted": len(new)})
+                admitted += new
         return NewQuestions(sorted(admitted), dict(sorted(counts.items())), self._diversity(round_, admitted, counts))
 
     async def _ask_early(
@@ -172,7 +175,8 @@ class QuestionManager:
         }
         try:
             async with pausing.work():
-                written = await enhance_question(teacher2, plan)
+                with progress.busy():
+                    written = await enhance_question(teacher2, plan)
             found |= {"status": "written", **asdict(written)} if written else {"status": "declined"}
         except TeacherReplyError as error:
             found |= {"status": "failed", "reason": str(error)}

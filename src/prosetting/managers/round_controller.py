@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from prosetting.collectors.solver import Solver
 from prosetting.collectors.trajectory_collector import TrajectoryCollector, prompt_of
 from prosetting.config import Settings
-from prosetting.core import pausing, stopping
+from prosetting.core import pausing, progress, stopping
 from prosetting.core.artifacts import digest, write_json
 from prosetting.core.concurrency import Frontier, in_thread, side_by_side
 from prosetting.core.gpu_manager import GpuManager
@@ -125,7 +125,10 @@ class RoundController:
 
     def run_round(self, round_: int) -> None:
         """THE round: sample, grade, pair, train, score, write the next questions."""
-        stopping.run(self._runner, self._round(round_))
+        try:
+            stopping.run(self._runner, self._round(round_))
+        finally:
+            progress.close_all()
         self._on_round_done()
 
     async def _round(self, round_: int) -> None:

@@ -8,9 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,14 +19,14 @@ from prosetting.collectors.solver import Solver
 from prosetting.collectors.solver_engines import engine_of
 from prosetting.collectors.trajectory_collector import TrajectoryCollector
 from prosetting.config import Settings
-from prosetting.core import pausing, stopping
+from prosetting.core import pausing, progress, stopping
 from prosetting.core.artifacts import write_json
 from prosetting.core.control import Control
 from prosetting.core.gpu_manager import Allocation, GpuManager
 from prosetting.core.group_commit import GroupCommit
 from prosetting.core.journal import Journal
+from prosetting.core.live_lines import can_be_live, live_handler
 from prosetting.core.orphans import none_left_behind, pids_of_run
-from prosetting.core.progress import INTERVAL_S as PROGRESS_INTERVAL_S
 from prosetting.core.storage import pause_for, writes_pause
 from prosetting.core.workspace import Workspace, WorkspaceLock
 from prosetting.errors import (
@@ -204,20 +203,18 @@ def _logging(workspace: Workspace, mode: Mode) -> Iterator[None]:
     """Log lines go to stderr and to the log file that users know."""
     name = "auto_trainer.log" if mode == "auto" else "semi_auto_trainer.log"
     workspace.logs.mkdir(parents=True, exist_ok=True)
-    handlers: list[logging.Handler] = [
-        logging.StreamHandler(),
-        logging.FileHandler(workspace.logs / name, encoding="utf-8"),
-    ]
-    for handler in handlers:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-        log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
+    with live_handler() if can_be_live() else nullcontext(logging.StreamHandler()) as to_stderr:
+        handlers = [to_stderr, logging.FileHandler(workspace.logs / name, encoding="utf-8")]
         for handler in handlers:
-            log.removeHandler(handler)
-            handler.close()
+            handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+            log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            for handler in handlers:
+                log.removeHandler(handler)
+                handler.close()
 
 
 def _engines(
@@ -291,20 +288,23 @@ def _open_trainer(
 ) -> Trainer:
     if settings.trains_with_verl:
         service = RewardServer(rewards, journal.question, loop)
-        return VerlTrainer(settings, service, on_progress=_say_training_step())
+        return VerlTrainer(settings, service, on_progress=_training_progress())
     trainer = TRAINERS[settings.trl_launcher]
-    return trainer(settings, on_progress=_say_training_step(), stop_grace_s=settings.trl_stop_grace)
+    return trainer(settings, on_progress=_training_progress(), stop_grace_s=settings.trl_stop_grace)
 
 
-def _say_training_step() -> Callable[[int, int, float | None], None]:
-    """Log lines of training, as far apart as those of the other stages."""
-    said = 0.0
+def _training_progress() -> Callable[[int, int, float | None], None]:
+    """A line of progress for each training; one that is gone on with begins where it is."""
+    line: progress.Progress | None = None
 
     def say(step: int, total: int, loss: float | None) -> None:
-        nonlocal said
-        if step == total or time.monotonic() - said >= PROGRESS_INTERVAL_S:
-            said = time.monotonic()
-            log.info("training step %d/%d%s", step, total, "" if loss is None else f" · loss {loss:.3f}")
+        nonlocal line
+        if line is None or step < line.done:
+            line = progress.Progress("training, steps", total)
+            line.done = step
+        line.advance(step - line.done, "" if loss is None else f"loss {loss:.3f}")
+        if step >= total:
+            line = None
 
     return say
 

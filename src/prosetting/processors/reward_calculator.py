@@ -107,12 +107,14 @@ class RewardCalculator:
             place, question, canaries = item
             if sampled is not None:
                 await sampled.reached(place)
-            await self._grade_question(split, round_, question, lambda: checks.passed(canaries))
+            with progress.busy():
+                await self._grade_question(split, round_, question, lambda: checks.passed(canaries), progress)
             graded.done(place)
             progress.advance(1)
 
         try:
-            await for_each(in_order(), grade_question, limit=self._concurrent_workers)
+            with progress:
+                await for_each(in_order(), grade_question, limit=self._concurrent_workers)
             if split == "train":
                 await self._regrade(round_, questions, attempts_a_question)
         finally:
@@ -147,7 +149,12 @@ class RewardCalculator:
         return grade
 
     async def _grade_question(
-        self, split: Split, round_: int, question: Question, judge_is_sound: Callable[[], Awaitable[None]]
+        self,
+        split: Split,
+        round_: int,
+        question: Question,
+        judge_is_sound: Callable[[], Awaitable[None]],
+        progress: Progress,
     ) -> None:
         """Attempts with the same text are decided once. Each verdict is committed as it falls."""
         found = self._journal.attempts_of(split, round_, question.question_id)
@@ -166,6 +173,7 @@ class RewardCalculator:
         decided = [grade for same, decision in judged if decision is not None for grade in _grades(same, decision)]
         if decided:
             await self._commits.write(lambda: self._journal.add_grades(split, decided))
+            progress.count(Counter(grade.verdict for grade in decided))
         to_ask = [same for same, decision in judged if decision is None]
         if to_ask and self._judge is not None:
             await judge_is_sound()
@@ -177,6 +185,7 @@ class RewardCalculator:
                     stopping.check()
                     decision = await self._judge.decide(question, same[0].response)
             await self._commits.write(lambda: self._journal.add_grades(split, _grades(same, decision)))
+            progress.count({decision.verdict: len(same)})
 
         await for_each(to_ask, ask, limit=len(to_ask))
 
