@@ -499,13 +499,22 @@ def load_settings(
         _refuse_unknown_keys(values, source)
         values = _under_one_name(values, source)
         raw |= {key: (values[key], source) for key in ENV_NAMES if key in values}  # type: ignore[misc]
-    try:
-        settings = Settings.model_validate({key.lower(): value for key, (value, _) in raw.items()})
-    except ValidationError as error:
-        raise _config_error(error, raw) from None
+    settings = _validated(raw)
     if need_model and not settings.solver_model_path:
         raise _not_set("solver_model_path")
     return LoadedSettings(settings, frozenset(key.lower() for key in raw), _exposed_keys(file, of_file))
+
+
+def settings_of(flags: Mapping[str, str]) -> Settings:
+    """The settings of these flags alone, by environment name, all others at their defaults. Raises ConfigError."""
+    return _validated({key: (value, "flag") for key, value in flags.items()})
+
+
+def _validated(raw: Mapping[str, tuple[str, Source]]) -> Settings:
+    try:
+        return Settings.model_validate({key.lower(): value for key, (value, _) in raw.items()})
+    except ValidationError as error:
+        raise _config_error(error, raw) from None
 
 
 def _exposed_keys(file: Path, values: Mapping[str, str]) -> tuple[str, ...]:

@@ -60,3 +60,29 @@ def test_both_teachers_share_a_budget_that_knows_earlier_sessions(
 def test_without_a_journal_nothing_is_kept(tmp_path: Path, runner: asyncio.Runner) -> None:
     with open_teachers(Settings(), runner, log_file=tmp_path / "teacher.log", commits=None) as (teacher1, _):
         assert runner.run(teacher1.grade(QUESTION, "5")).final_answer == "5"
+
+
+def test_doctor_probes_each_teacher_and_says_which_one_does_not_answer(tmp_path, capsys, monkeypatch):
+    import socket
+
+    from prosetting.cli.main import main
+    from prosetting.teachers.embedded_teacher import EmbeddedTeacher
+
+    monkeypatch.chdir(tmp_path)
+    with socket.socket() as taken, EmbeddedTeacher(port=0, log_file=tmp_path / "log") as teacher:
+        taken.bind(("127.0.0.1", 0))  # nobody listens there
+        flags = ["--teacher-base-url", teacher.endpoint.base_url, "--workspace-dir", str(tmp_path / "ws")]
+        flags += ["--teacher2-base-url", f"http://127.0.0.1:{taken.getsockname()[1]}/v1", "--teacher-timeout", "5"]
+        monkeypatch.setattr("prosetting.cli.checks.all_checks", _only_the_teachers)
+        assert main(["doctor", *flags]) == 1
+    out = capsys.readouterr().out
+    assert "✅ Teacher1: http://127.0.0.1:" in out
+    assert "answers after" in out
+    assert "❌ Teacher2: " in out
+    assert not (tmp_path / "ws").exists()
+
+
+def _only_the_teachers(loaded, problem, *, quick):
+    from prosetting.cli import checks
+
+    return checks._teachers(loaded.settings, quick=quick)

@@ -16,6 +16,7 @@ from prosetting.cli.checker import check_and_status
 from prosetting.cli.main import main
 from prosetting.core.journal import Journal
 from prosetting.core.workspace import WorkspaceLock
+from prosetting.managers.resources import GpuUse, ResourceSampler
 
 
 @pytest.fixture(autouse=True)
@@ -283,7 +284,7 @@ def test_the_quick_check_of_a_fresh_installation_runs_through_and_says_what_is_t
     assert check_and_status(["--quick", "--workspace-dir", str(tmp_path / "ws")]) == 1
     out = capsys.readouterr().out
     assert "❌ Solver model: SOLVER_MODEL_PATH is not set\n      → put SOLVER_MODEL_PATH=…" in out
-    for name in ("Python", "Packages", "SQLite", "Machine", "Workspace", "Disk", "Questions", "Teacher"):
+    for name in ("Python", "Packages", "SQLite", "Machine", "Workspace", "Disk", "Questions", "Teacher1"):
         assert f" {name}: " in out
     assert "Run: no run has been started" in out
 
@@ -356,3 +357,30 @@ def test_the_lock_is_free_after_asking_for_its_holder(tmp_path: Path) -> None:
     assert main(["status"]) == 0
     with workspace.lock_file.open() as stream:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_status_shows_the_judge_the_teachers_and_the_machine(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = record_run(tmp_path / "ws", rounds_done=1)
+    ResourceSampler(workspace, lambda: [GpuUse(3, 0.5, 2**30, 2**31)]).sample()
+    assert main(["status"]) == 0
+    out = capsys.readouterr().out
+    assert "Judge, round 2: 0 of 0 canaries right" in out
+    assert "0 requests, 0 tokens" in out
+    assert "GPU 3: 50% busy, 1.0 of 2.0 GiB in use" in out
+    assert "GiB in use by the run" in out
+    assert "Disk: " in out
+
+
+def test_status_is_shown_again_until_the_run_ends(tmp_path: Path) -> None:
+    workspace = record_run(tmp_path / "ws", rounds_done=1)
+    command = [sys.executable, "-m", "prosetting", "status", "--watch", "--json"]
+    with WorkspaceLock(workspace):
+        watching = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert watching.stdout is not None
+        looks = [json.loads(watching.stdout.readline()) for _ in range(2)]
+    rest, _ = watching.communicate(timeout=30)
+    assert watching.returncode == 0
+    assert {look["status"] for look in looks} == {"running"}
+    assert json.loads(rest.splitlines()[-1])["status"] == "stopped"

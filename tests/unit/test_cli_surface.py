@@ -38,8 +38,9 @@ AUTO_RETRY_ENABLED AUTO_MAX_RETRIES AUTO_RETRY_DELAY AUTO_CONTINUE_ON_FAILURE CH
 KEYS = KEYS_TEXT.split()
 SETTING_FLAGS = {"--" + key.lower().replace("_", "-") for key in KEYS}
 OWN_FLAGS = {
-    "run": {"--mode", "--env-file"},
-    "status": {"--json", "--env-file"},
+    "init": {"--env-file", "--overwrite"},
+    "run": {"--mode", "--dry-run", "--json", "--env-file"},
+    "status": {"--json", "--watch", "--env-file"},
     "ctl": {"request", "--wait", "--json", "--env-file"},
     "report": {"--json", "--env-file"},
     "fork": {"--from-round", "--to", "--env-file"},

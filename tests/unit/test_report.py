@@ -16,8 +16,9 @@ from prosetting.core.journal import Journal
 from prosetting.core.text import markdown_cell, printable
 from prosetting.managers import learning_curve
 from prosetting.managers.learning_curve import CurvePoint, curve_points, draw_bars
-from prosetting.managers.report import status_text, terminal_report, write_report
+from prosetting.managers.report import terminal_report, write_report
 from prosetting.managers.run_summary import run_summary
+from prosetting.managers.status_view import status_of_workspace
 
 HOSTILE = "\x1b[2J[bold]x[/bold] <script>alert(1)</script> ![i](http://evil) | `rm` \u202e"
 
@@ -31,7 +32,7 @@ def summary_of(root: Path, *, rounds_done: int = 2, failure: str = "") -> dict[s
 def test_the_status_tells_configuration_current_round_and_a_line_a_round(tmp_path: Path) -> None:
     workspace = record_run(tmp_path, rounds_done=1)
     with Journal(workspace.journal, read_only=True) as journal:
-        text = status_text(journal, 2)
+        text = status_of_workspace(journal, workspace, 2)
     assert "- Total Rounds: 2" in text
     assert "- Current Round: 2 · data_collection" in text
     assert "- Completed Rounds: 1" in text

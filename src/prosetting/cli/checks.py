@@ -24,6 +24,7 @@ from prosetting.errors import ConfigError, ProSettingError
 Level = Literal["good", "warning", "wrong"]
 SIGNS: dict[Level, str] = {"good": "✅", "warning": "⚠️ ", "wrong": "❌"}
 NEEDED = (
+    "aiohttp",
     "httpx2",
     "math-verify",
     "nvidia-ml-py",
@@ -38,6 +39,7 @@ NEEDED = (
 )
 NEEDED_TO_TRAIN = ("accelerate", "datasets", "torch", "transformers", "trl")
 IMPORT_DEADLINE_S = 300
+OLDEST_PYTHON = (3, 11)
 GIB = 2**30
 
 
@@ -72,12 +74,14 @@ def all_checks(loaded: LoadedSettings, problem: ConfigError | None, *, quick: bo
     yield from _solver_servers(settings, quick=quick)
     yield from _ray(settings, quick=quick)
     yield from _questions(settings)
-    yield _teacher(settings, quick=quick)
+    yield from _teachers(settings, quick=quick)
 
 
 def _python() -> Check:
-    version = ".".join(map(str, sys.version_info[:3]))
-    return Check("Python", "good", f"{version} at {sys.executable}")
+    found = f"{'.'.join(map(str, sys.version_info[:3]))} at {sys.executable}"
+    if sys.version_info < OLDEST_PYTHON:
+        return Check("Python", "wrong", found, "ProSetting needs 3.11 or newer: make PYTHON=python3.12 install")
+    return Check("Python", "good", found)
 
 
 def _packages() -> Iterator[Check]:
@@ -126,15 +130,16 @@ def _sqlite() -> Check:
 def _machine(loaded: LoadedSettings, *, quick: bool) -> Iterator[Check]:
     machine = this_machine()
     cores = f"{machine.cpu_count} CPU cores"
+    memory = f"{_free_memory_bytes() / GIB:.1f} GiB of memory free"
     if machine.gpus:
-        yield Check("Machine", "good", f"{len(machine.gpus)} GPUs; {cores}")
+        yield Check("Machine", "good", f"{len(machine.gpus)} GPUs; {cores}; {memory}")
         yield from map(_gpu, machine.gpus)
     elif machine.gpu_problem:
         step = "see what nvidia-smi says; after an update of the driver the machine must be started again"
         yield Check("Machine", "wrong", f"{machine.gpu_problem}; {cores}", step)
     else:
         step = "small solvers only; for others use a machine where nvidia-smi lists GPUs"
-        yield Check("Machine", "warning", f"no GPU: sampling and training run on {cores}", step)
+        yield Check("Machine", "warning", f"no GPU: sampling and training run on {cores}; {memory}", step)
     try:
         settings, notices = fit_to_machine(loaded, machine)
     except ConfigError as error:
@@ -163,6 +168,14 @@ def _gpu(gpu: Gpu) -> Check:
     pids = ", ".join(str(process.pid) for process in gpu.processes) or "not named by the driver"
     step = f"processes on it: {pids}. A run refuses a GPU that is in use, unless GPU_SHARING=true"
     return Check(f"GPU {gpu.index}", "warning", found, step)
+
+
+def _free_memory_bytes() -> int:
+    try:
+        import psutil
+    except ImportError:
+        return 0  # told under Packages
+    return int(psutil.virtual_memory().available)
 
 
 def _workspace(settings: Settings) -> Iterator[Check]:
@@ -275,19 +288,27 @@ def _questions(settings: Settings) -> Iterator[Check]:
         yield Check(name, "good", f"{len(questions)} in {file}, {open_} without reference")
 
 
-def _teacher(settings: Settings, *, quick: bool) -> Check:
-    where = settings.teacher_base_url or "embedded, offline: arithmetic only"
-    if settings.teacher2_base_url:
-        where += f"; Teacher2 at {settings.teacher2_base_url}"
+def _teachers(settings: Settings, *, quick: bool) -> Iterator[Check]:
+    """A probe of each, or, `quick`, where they are."""
+    embedded = "embedded, offline: arithmetic only"
     if quick:
-        return Check("Teacher", "good", f"{where} (not called)")
+        yield Check("Teacher1", "good", f"{settings.teacher_base_url or embedded} (not called)")
+        if settings.teacher2_base_url:
+            yield Check("Teacher2", "good", f"{settings.teacher2_base_url} (not called)")
+        return
     import asyncio
 
-    from prosetting.managers.open_teachers import check_teachers
+    from prosetting.managers.open_teachers import probe_teachers
+    from prosetting.teachers.embedded_teacher import check_faults
 
     try:
+        check_faults(settings.embedded_teacher_faults)
         with asyncio.Runner() as runner:
-            check_teachers(settings, runner)
-    except ProSettingError as error:
-        return Check("Teacher", "wrong", error.what, error.next_step)
-    return Check("Teacher", "good", f"{where}, answers" if settings.teacher_base_url else where)
+            for probe in probe_teachers(settings, runner):
+                answers = f"{probe.where} has {probe.model}, answers after {probe.seconds:.1f} s"
+                if probe.error:
+                    yield Check(probe.teacher, "wrong", probe.error.what, probe.error.next_step)
+                else:
+                    yield Check(probe.teacher, "good", embedded if probe.embedded else answers)
+    except ProSettingError as error:  # of the embedded one
+        yield Check("Teacher1", "wrong", error.what, error.next_step)

@@ -14,20 +14,35 @@ from typing import Annotated
 import typer
 
 from prosetting import __version__
-from prosetting.cli import ctl, doctor, evaluate, fork, grade, lineage, replay, report, run, selfcheck, settings, status
-from prosetting.cli.settings_flags import EvalCommand, GradeCommand, SettingsCommand, WorkspaceCommand
+from prosetting.cli import (
+    ctl,
+    doctor,
+    evaluate,
+    fork,
+    grade,
+    init,
+    lineage,
+    replay,
+    report,
+    run,
+    selfcheck,
+    settings,
+    status,
+)
+from prosetting.cli.settings_flags import EvalCommand, GradeCommand, InitCommand, SettingsCommand, WorkspaceCommand
 from prosetting.errors import EXIT_INTERRUPTED, ProSettingError, RunStopped
 
 # Plain text: no markup of a question or a model is ever interpreted, and lines stay whole for other programs.
 app = typer.Typer(
     name="prosetting",
     help="Rounds of progressive self-training: sample, grade, pair, train, write the next questions.",
-    epilog="Start with: prosetting doctor, then: prosetting run",
+    epilog="Start with: prosetting init, then: prosetting doctor, then: prosetting run",
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.command("init", cls=InitCommand, short_help="Ask for what a run needs and write .env")(init.init)
 app.command("run", cls=SettingsCommand, short_help="Start a run, or go on with one")(run.run)
 app.command("status", cls=WorkspaceCommand, short_help="What the run of a workspace is doing")(status.status)
 app.command("ctl", cls=WorkspaceCommand, short_help="Pause, resume or stop a run in the background")(ctl.ctl)

@@ -10,6 +10,7 @@ import typer
 from prosetting.cli.settings_flags import EnvFile, load
 
 if TYPE_CHECKING:
+    from prosetting.config import Settings
     from prosetting.core.workspace import Workspace
 
 
@@ -23,6 +24,13 @@ class RunMode(StrEnum):
 def run(
     ctx: typer.Context,
     mode: Annotated[RunMode, typer.Option(help="auto: by itself. semi: asks before each round")] = RunMode.AUTO,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Only tell the settings, the rounds, and about what they take. Starts and writes nothing."
+        ),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: machine-readable output.")] = False,
     env_file: EnvFile = None,
 ) -> None:
     """Run the rounds of a workspace, or go on where they stopped.
@@ -31,6 +39,7 @@ def run(
 
     \b
     Example:
+      prosetting run --dry-run
       prosetting run --solver-model-path Qwen/Qwen3-8B --questions-file questions.json --total-rounds 3
     """
     from prosetting.core.machine import fit_to_machine, this_machine
@@ -42,6 +51,8 @@ def run(
     for warning in loaded.warnings:
         typer.echo(printable(f"warning: {warning}"), err=True)
     settings, notices = fit_to_machine(loaded, this_machine())
+    if dry_run:
+        return _print_plan(settings, notices, as_json)
     from prosetting.managers.run import start_run
 
     workspace = Workspace.of(settings)
@@ -55,6 +66,21 @@ def run(
         raise
     _print_report(workspace, before)
     raise typer.Exit(code)
+
+
+def _print_plan(settings: Settings, notices: list[str], as_json: bool) -> None:
+    """What a run would check before it begins is checked, the teachers' answer excepted: `doctor` asks them."""
+    import json
+    from dataclasses import asdict
+
+    from prosetting.cli.plan_text import plan_lines
+    from prosetting.managers.question_manager import load_pool_and_heldout
+    from prosetting.managers.run import check_solver
+    from prosetting.managers.run_plan import plan_run
+
+    check_solver(settings)
+    plan = plan_run(settings, notices, *load_pool_and_heldout(settings))
+    typer.echo(json.dumps(asdict(plan), ensure_ascii=False, indent=1) if as_json else "\n".join(plan_lines(plan)))
 
 
 def _written_at(workspace: Workspace) -> int | None:

@@ -45,6 +45,12 @@ class SettingsCommand(TyperCommand):
         return super().invoke(ctx)
 
 
+class InitCommand(SettingsCommand):
+    """Writes settings."""
+
+    shown = ("solver_model_path", "questions_file", "validation_", "workspace_dir", "teacher_base", "teacher_model")
+
+
 class WorkspaceCommand(SettingsCommand):
     """Reads a workspace."""
 
@@ -63,13 +69,18 @@ class EvalCommand(SettingsCommand):
     shown = ("solver_", "physical_solver_gpu", "teacher_", "trust_", "seed")
 
 
+def flags_of(ctx: typer.Context) -> dict[str, str]:
+    """The settings that this command line gives, by environment name."""
+    return dict(ctx.meta[_FLAGS])
+
+
 def load(
     ctx: typer.Context, env_file: Path | None, *, need_model: bool = True, more: Mapping[str, str] | None = None
 ) -> LoadedSettings:
     """The settings of this command line; `more` are further flags, by environment name."""
     from prosetting.config import load_settings
 
-    flags = {**ctx.meta[_FLAGS], **(more or {})}
+    flags = {**flags_of(ctx), **(more or {})}
     return load_settings(flags=flags, environ=os.environ, env_file=env_file, need_model=need_model)
 
 

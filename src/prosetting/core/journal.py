@@ -353,6 +353,12 @@ class Journal(TeacherBooks):
         )
         return (QuestionTally(*row) for row in rows)
 
+    def mean_completion_tokens(self, split: Split, round_: int) -> float | None:
+        row = self._db.execute(
+            "SELECT avg(completion_tokens) FROM trajectories WHERE split = ? AND round = ?", (split, round_)
+        ).fetchone()
+        return None if row[0] is None else float(row[0])
+
     # Teacher2's outcome for each failed question of a round
 
     def add_enhancement(

@@ -135,6 +135,7 @@ class RoundMetrics:
     train: PassRates | None
     heldout: PassRates | None
     pool: PoolFigures | None
+    mean_completion_tokens: float | None
     pairs: int | None
     training: TrainingFigures | None
     new_questions: dict[str, int]
@@ -170,6 +171,7 @@ def round_metrics(journal: Journal, workspace: Workspace, round_: int) -> RoundM
         train=pass_rates(journal.tallies("train", round_), seed) if round_ else None,
         heldout=_heldout(journal, round_, seed),
         pool=_pool(journal, round_) if round_ else None,
+        mean_completion_tokens=journal.mean_completion_tokens("train", round_) if round_ else None,
         pairs=outputs[Stage.DPO_CONVERSION].get("pairs"),
         training=_training(outputs[Stage.TRL_TRAINING]) if round_ else None,
         new_questions=preparation.get("new_questions", {}),

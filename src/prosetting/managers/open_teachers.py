@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from prosetting.config import Settings
 from prosetting.core.group_commit import GroupCommit
-from prosetting.errors import ConfigError
+from prosetting.errors import ConfigError, ProSettingError
 from prosetting.teachers.budget import Budget, Prices
 from prosetting.teachers.call_ledger import CallLedger, JournalLedger
 from prosetting.teachers.embedded_teacher import EmbeddedTeacher, check_faults
@@ -26,6 +28,32 @@ def check_teachers(settings: Settings, runner: asyncio.Runner) -> None:
     for endpoint in dict.fromkeys(_endpoints(settings, first)):
         if endpoint != first:
             runner.run(_probe(_client(settings, endpoint)))
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Whether one teacher answers, and how fast. `error` is None when it does; `embedded`: nobody need be asked."""
+
+    teacher: str
+    where: str
+    model: str
+    embedded: bool
+    seconds: float
+    error: ProSettingError | None
+
+
+def probe_teachers(settings: Settings, runner: asyncio.Runner) -> Iterator[Probe]:
+    """Asks each teacher's endpoint for its models, which costs nothing; one after the other."""
+    first = None if settings.teacher_base_url else _embedded_stand_in(settings)
+    for name, endpoint in zip(("Teacher1", "Teacher2"), _endpoints(settings, first), strict=True):
+        began, error = time.monotonic(), None
+        embedded = first is not None and endpoint.base_url == first.base_url
+        if not embedded:
+            try:
+                runner.run(_probe(_client(settings, endpoint)))
+            except ProSettingError as found:
+                error = found
+        yield Probe(name, endpoint.base_url, endpoint.model, embedded, time.monotonic() - began, error)
 
 
 @contextmanager

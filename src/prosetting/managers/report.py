@@ -1,4 +1,4 @@
-"""What a person reads of a run: its status, and the report at its end, in the terminal and in `results/`.
+"""What a person reads of a run at its end, in the terminal and in `results/`.
 
 Made from the dict of `auto_training_summary.json` (docs/files.md). Error texts may quote a model: they are
 shown as plain text, never obeyed.
@@ -12,67 +12,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from prosetting.core.artifacts import replace_atomically
-from prosetting.core.journal import Journal
 from prosetting.core.text import markdown_cell, printable
 from prosetting.core.workspace import Workspace
 from prosetting.managers.learning_curve import CurvePoint, curve_points, draw_bars, save_pictures
-from prosetting.managers.run_status import RoundStatus, RunStatus, run_status
 
 log = logging.getLogger("prosetting")
 SHOWN_ERRORS = 5
 ERROR_CHARS = 400
-
-
-# While it runs
-
-
-def status_text(journal: Journal, total_rounds: int) -> str:
-    """Configuration, current status, and a line for each round that has begun."""
-    return render_status(run_status(journal, total_rounds))
-
-
-def render_status(status: RunStatus) -> str:
-    settings = status.settings
-    current = f"{status.current_round} · {status.current_stage}" if status.current_round else "none, all are done"
-    lines = [
-        "📊 Configuration Info:",
-        f"   - Total Rounds: {status.total_rounds}, training from round {settings['first_training_round']}",
-        f"   - Attempts per Question: {settings['attempts_per_question']}",
-        f"   - Solver: {settings['solver_model_path']}",
-        f"   - Seed: {settings['seed']}",
-        "",
-        "📊 Current Status:",
-        f"   - Current Round: {current}",
-        f"   - Completed Rounds: {len(status.completed_rounds)}",
-        f"   - Total Rounds: {status.total_rounds}",
-        f"   - Can Continue: {'Yes' if status.can_continue else 'No'}",
-    ]
-    lines += [f"   - Forked from {fork}" for fork in status.forked_from]
-    if status.failures:
-        lines.append(f"   - Failures so far: {status.failures}")
-    if status.base:
-        lines.append(f"   - Held-out pass@1 of the untrained base: {_share(status.base['pass_at_1'])}")
-    lines += ["", "📊 Rounds:"] + [f"   {_round_line(round_)}" for round_ in status.rounds]
-    return printable("\n".join(lines))
-
-
-def _round_line(status: RoundStatus) -> str:
-    pool = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in sorted(status.pool.items()))
-    parts = [f"Round {status.round}: {len(status.stages_done)}/5 stages", f"{status.questions} questions ({pool})"]
-    if status.attempts < status.attempts_planned:
-        parts.append(f"{status.attempts}/{status.attempts_planned} attempts sampled")
-    if 0 < status.graded < status.attempts:
-        parts.append(f"{status.graded}/{status.attempts} graded")
-    if status.average_reward is not None:
-        parts.append(f"average reward {_share(status.average_reward)}")
-    if status.trained is not None:
-        parts.append("trained" if status.trained else f"not trained ({status.reason})")
-    if status.heldout:
-        parts.append(f"held-out pass@1 {_share(status.heldout['pass_at_1'])}")
-    return " · ".join(parts)
-
-
-# When it ends
 
 
 def terminal_report(summary: dict[str, Any]) -> str:

@@ -126,19 +126,34 @@ def read_resources(folder: Path, read_gpus: ReadGpus = gpus_by_nvidia_smi) -> Re
     )
 
 
+def latest_sample(file: Path) -> ResourceSample | None:
+    """The last look, None where there was none."""
+    for line in _lines_from_the_end(file):
+        if found := _sample(line):
+            return found
+    return None
+
+
 def samples_since(file: Path, began_at: float) -> list[ResourceSample]:
     """The samples from `began_at` (seconds since the epoch) on, in order; costs what has been written since then."""
     found: list[ResourceSample] = []
     for line in _lines_from_the_end(file):
-        try:
-            row: dict[str, Any] = json.loads(line)
-            sample = ResourceSample(**{**row, "gpus": tuple(GpuUse(**gpu) for gpu in row["gpus"])})
-        except (ValueError, TypeError, KeyError):
-            continue  # cut short by a kill, or not ours
+        sample = _sample(line)
+        if sample is None:
+            continue
         if sample.at < began_at:
             break
         found.append(sample)
     return found[::-1]
+
+
+def _sample(line: bytes) -> ResourceSample | None:
+    """None for what was cut short by a kill, or is not ours."""
+    try:
+        row: dict[str, Any] = json.loads(line)
+        return ResourceSample(**{**row, "gpus": tuple(GpuUse(**gpu) for gpu in row["gpus"])})
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def _lines_from_the_end(file: Path) -> Iterator[bytes]:

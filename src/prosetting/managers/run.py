@@ -43,10 +43,11 @@ from prosetting.managers.metrics import write_metrics
 from prosetting.managers.open_teachers import check_teachers, open_teachers
 from prosetting.managers.question_manager import QuestionManager, load_pool_and_heldout
 from prosetting.managers.repair import check_journal_is_there, set_damaged_aside, write_missing
-from prosetting.managers.report import status_text, write_report
+from prosetting.managers.report import write_report
 from prosetting.managers.resources import ResourceSampler
 from prosetting.managers.round_controller import Engines, RoundController
 from prosetting.managers.run_summary import run_summary
+from prosetting.managers.status_view import status_text
 from prosetting.processors.answer_verifier import AnswerVerifier
 from prosetting.processors.reward_calculator import RewardCalculator
 from prosetting.processors.reward_function import RewardFunction, check_reward_function, fingerprint
@@ -102,11 +103,9 @@ def start_run(
 
     The two engines that need a model are those of the settings unless others are given.
     """
-    _check_solver(settings)
-    if trains(settings) and not settings.trains_with_verl:
-        TRAINERS[settings.trl_launcher].check(settings)
-    elif trains(settings) and open_trainer is None:
-        check_verl(settings)
+    check_solver(settings)
+    if open_trainer is None or not settings.trains_with_verl:
+        check_trainer(settings)
     if settings.reward_function:
         check_reward_function(settings.reward_function)
     pool, heldout = load_pool_and_heldout(settings)
@@ -156,7 +155,7 @@ def start_run(
         _greet(settings, notices, workspace, pool, heldout, journal)
         if mode == "semi":
             print("========== Semi-Automated Training System Initialization ==========\n✅ Initialization Complete")
-            print(status_text(journal, settings.total_rounds), flush=True)
+            print(status_text(journal, workspace, settings.total_rounds), flush=True)
         return _run_and_report(session, controller)
 
 
@@ -170,7 +169,7 @@ def _run_and_report(session: _Session, controller: RoundController) -> int:
         write_report(session.workspace, summary)
 
     try:
-        controller.run(lambda: status_text(session.journal, session.settings.total_rounds))
+        controller.run(lambda: status_text(session.journal, session.workspace, session.settings.total_rounds))
     except RunStopped:
         conclude("stopped")
         raise
@@ -253,11 +252,21 @@ def _engines(
     )
 
 
-def _check_solver(settings: Settings) -> None:
+def check_solver(settings: Settings) -> None:
     """Whoever samples must be there; a model that is only sampled from servers need not be on this machine."""
     engine_of(settings).check(settings)
     if needs_model_here(settings):
         check_model_folder(settings.solver_model_path)
+
+
+def check_trainer(settings: Settings) -> None:
+    """A training that would not run as it is set is refused. Raises ConfigError."""
+    if not trains(settings):
+        return
+    if settings.trains_with_verl:
+        check_verl(settings)
+    else:
+        TRAINERS[settings.trl_launcher].check(settings)
 
 
 def needs_model_here(settings: Settings) -> bool:

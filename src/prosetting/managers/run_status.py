@@ -7,11 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from prosetting.core.journal import Journal
+from prosetting.core.journal_rows import TeacherTotals
 from prosetting.core.state_manager import EVALUATION
 from prosetting.errors import WorkspaceError
 from prosetting.managers.binding import bound_to, fork_lines
 from prosetting.managers.run_summary import heldout_score
-from prosetting.records import Stage
+from prosetting.processors.reward_calculator import judge_health
+from prosetting.records import JudgeHealth, Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class RoundStatus:
     trained: bool | None
     reason: str
     heldout: dict[str, Any] | None
+    judge: JudgeHealth
     seconds: float
 
 
@@ -46,6 +49,7 @@ class RunStatus:
     base: dict[str, Any] | None
     rounds: list[RoundStatus]
     failures: int
+    teacher: TeacherTotals
     forked_from: list[str]
 
     @property
@@ -73,6 +77,7 @@ def run_status(journal: Journal, total_rounds: int) -> RunStatus:
         base=asdict(base) if base else None,
         rounds=rounds,
         failures=len(journal.failures()),
+        teacher=journal.teacher_totals(),
         forked_from=fork_lines(journal),
     )
 
@@ -111,5 +116,6 @@ def round_status(journal: Journal, round_: int, attempts_per_question: int) -> R
         trained=training.output["trained"] if training else None,
         reason=training.output["reason"] if training else "",
         heldout=scored.output.get("heldout") if scored else None,
+        judge=judge_health(journal, round_),
         seconds=round(sum(record.seconds for record in records if record), 2),
     )
