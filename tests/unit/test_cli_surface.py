@@ -43,6 +43,7 @@ OWN_FLAGS = {
     "status": {"--json", "--watch", "--env-file"},
     "ctl": {"request", "--wait", "--json", "--env-file"},
     "report": {"--json", "--env-file"},
+    "export": {"--to", "--round", "--license", "--name", "--json", "--env-file"},
     "fork": {"--from-round", "--to", "--env-file"},
     "lineage": {"question_id", "--json", "--env-file"},
     "replay": {"file", "--port", "--model", "--fault", "--fault-seed"},

@@ -18,6 +18,7 @@ from prosetting.cli import (
     ctl,
     doctor,
     evaluate,
+    export,
     fork,
     grade,
     init,
@@ -50,6 +51,9 @@ app.command("report", cls=WorkspaceCommand, short_help="The report of a workspac
 app.command("fork", cls=SettingsCommand, short_help="Go on from a round of a workspace, with other settings")(fork.fork)
 app.command("lineage", cls=WorkspaceCommand, short_help="Where a question comes from, and what became of it")(
     lineage.lineage
+)
+app.command("export", cls=WorkspaceCommand, short_help="Weights and data as folders for the Hugging Face Hub")(
+    export.export
 )
 app.command("replay", short_help="Recorded attempts, served as a Solver")(replay.replay)
 app.command("grade", cls=GradeCommand, short_help="Verdicts on recorded attempts")(grade.grade)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from prosetting.core.artifacts import replace_atomically, write_json
 from prosetting.core.crash_points import reached
 from prosetting.datasets.dpo_data_converter import VALIDATION_SHARE, is_validation
-from prosetting.records import QuestionPairs
+from prosetting.records import PoolEntry, QuestionPairs
 
 PAIR_SCHEMA = pa.schema(
     [
@@ -62,6 +62,15 @@ VERL_SCHEMA = pa.schema(
                     ("pass_rate", pa.float64()),
                 ]
             ),
+        ),
+    ]
+)
+POOL_SCHEMA = pa.schema(
+    [
+        ("round", pa.int32()),
+        *(
+            (name, pa.string())
+            for name in ("question_id", "text", "reference", "solution", "kind", "parent_id", "reason")
         ),
     ]
 )
@@ -136,6 +145,17 @@ def save_verl_rows(json_file: Path, parquet_file: Path, rows: Iterable[dict[str,
                 total += len(group)
             text.write("[]" if opening == "[" else "\n]")
         reached("parquet:rows_written")
+    return total
+
+
+def save_pools(file: Path, pools: Iterable[tuple[int, PoolEntry]]) -> int:
+    """Write the questions of rounds' pools, each with its round, to one file; how many rows it has."""
+    stream, total = iter(pools), 0
+    with replace_atomically(file) as temporary, pq.ParquetWriter(temporary, POOL_SCHEMA, compression="zstd") as writer:
+        while group := list(islice(stream, QUESTIONS_A_GROUP)):
+            rows = [{**asdict(entry.question), "round": round_, "reason": entry.reason} for round_, entry in group]
+            writer.write_table(pa.Table.from_pylist(rows, schema=POOL_SCHEMA))
+            total += len(rows)
     return total
 
 
