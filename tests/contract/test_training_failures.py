@@ -18,6 +18,7 @@ from tiny_model import build_tiny_model
 from training_jobs import a_job, a_question, settings, sums, write_dataset
 from training_zygote import Zygote, zygote
 
+from prosetting.core import pausing
 from prosetting.errors import RunStopped, TrainingError
 from prosetting.trainers import trl_trainer
 from prosetting.trainers.base import TrainingJob, TrainingResult
@@ -104,6 +105,17 @@ def test_interrupted_it_saves_and_the_same_job_goes_on_to_the_same_weights(
     whole = ForkedTrainer(forks, **MANY_STEPS).train(new_job(tmp_path / "whole", base))
     assert weights(resumed) == weights(whole)
     assert resumed.metrics == pytest.approx(whole.metrics)
+
+
+@pytest.mark.slow
+def test_asked_to_pause_it_saves_and_ends_to_be_gone_on_with(base: Path, tmp_path: Path) -> None:
+    job = new_job(tmp_path / "paused", base)
+    trainer = TrlTrainer(settings(**MANY_STEPS), on_progress=lambda *_: pausing.wish(), stop_grace_s=30)
+    with pausing.pausable(), pytest.raises(pausing.PauseRequested):
+        trainer.train(job)
+    saved = newest_checkpoint(Places.of(job).work, run_of(settings(**MANY_STEPS), job), Places.of(job).quarantine)
+    assert saved is not None
+    assert 0 < saved.facts["step"] < 200
 
 
 def test_a_model_that_stands_whole_is_not_trained_again(base: Path, forks: Zygote, tmp_path: Path) -> None:
