@@ -11,6 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
 _BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+_REDIRECTION = re.compile(r"(?<=\s)(?:\d?>&\d|\d?>{1,2}\s*[\w./-]+|<\s*[\w./-]+)(?=\s|$)")
 _SEPARATORS = {"&&", "||", ";", "|", "&"}
 
 
@@ -28,8 +29,9 @@ class Command:
 
 @dataclass(frozen=True)
 class Block:
-    """The commands of a block of shell, and the output that the document shows behind it, if it does."""
+    """The commands of a block of shell, and the output that the document shows next, if it does."""
 
+    text: str
     commands: tuple[Command, ...]
     output: str | None
 
@@ -40,8 +42,10 @@ def blocks(document: Path) -> Iterator[Block]:
     for match, after in zip(found, [*found[1:], None], strict=False):
         if match[2] not in ("bash", "sh"):
             continue
-        shows = after is not None and after[2] == "text" and not text[match.end() : after.start()].strip()
-        yield Block(tuple(_commands(document.name, _text(match))), _text(after) if shows and after else None)
+        between = text[match.end() : after.start()] if after else ""
+        shows = after is not None and after[2] == "text" and "```" not in between and "#" not in between
+        shell = _text(match)
+        yield Block(shell, tuple(_commands(document.name, shell)), _text(after) if shows and after else None)
 
 
 def _text(match: re.Match[str]) -> str:
@@ -51,7 +55,7 @@ def _text(match: re.Match[str]) -> str:
 
 def _commands(document: str, block: str) -> Iterator[Command]:
     for line in _lines(block):
-        lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+        lexer = shlex.shlex(_REDIRECTION.sub(" ", line), posix=True, punctuation_chars=True)
         lexer.whitespace_split = True
         words: list[str] = []
         for word in [*lexer, ";"]:
@@ -82,20 +86,7 @@ def _command(document: str, words: list[str]) -> Command:
     while words and re.fullmatch(r"[A-Z0-9_]+=.*", words[0], re.DOTALL):
         name, _, value = words.pop(0).partition("=")
         environment[name] = value
-    kept: list[str] = []
-    skip = False
-    for word in words:
-        if skip:
-            skip = False
-        elif (word and set(word) <= set("<>")) or re.fullmatch(r">?&\d?|\d?>&?\d?", word):
-            skip = word[-1] in "<>&"
-            if kept and kept[-1].isdigit():
-                kept.pop()  # the 2 of `2>&1`
-        else:
-            kept.append(word)
-    if kept[:1] == ["nohup"]:
-        kept = kept[1:]
-    return Command(document, environment, tuple(kept))
+    return Command(document, environment, tuple(words[1:] if words[:1] == ["nohup"] else words))
 
 
 def skeleton(line: str) -> str:
@@ -106,3 +97,14 @@ def skeleton(line: str) -> str:
     line = re.sub(r"(\d+ h )?(\d+ min )?\d+(\.\d+)? s\b", "TIME", line)
     line = re.sub(r"[-+]?\d+(?:[.,:]\d+)*", "N", line)
     return re.sub(r"[ ─-]+", " ", line).strip()
+
+
+def shape(line: str) -> str:
+    """A line's skeleton as far as its first colon, comma, bracket or text: what a run came to stands behind."""
+    return re.split(r": |, | \(|(?<=→ ID) ", skeleton(line))[0]
+
+
+def shown_and_not_there(output: str, said: str) -> list[str]:
+    """The lines of a document's output of whose shape none was said; `…` stands for any."""
+    found = {shape(line) for line in said.splitlines()}
+    return [line for line in output.splitlines() if line.strip() != "…" and shape(line) not in found]

@@ -37,6 +37,7 @@ ONLY_PARSED = {
     "dashboard": "serves until it is ended: tests/browser",
 }
 OTHERS = {"pip", "cp", "chmod", "cd", "ls", "df", "tail", "git", "export", "nvidia-smi", "curl", "hf", "grep", "kill"}
+OTHERS |= {"source", "sleep"}
 OTHERS |= {".venv/bin/pytest", ".venv/bin/ruff", ".venv/bin/mypy", ".venv/bin/lint-imports", ".venv/bin/pre-commit"}
 
 
@@ -71,6 +72,8 @@ def test_every_command_is_one(command: Command) -> None:
         targets = (ROOT / "Makefile").read_text()
         words = [word for word in command.words[1:] if "=" not in word]
         assert all(re.search(rf"^{word}:", targets, re.MULTILINE) for word in words)
+    elif command.words[:2] == ("python", "-c"):
+        compile(command.words[2], "documented", "exec")
     elif command.words[:2] == ("python", "-m"):
         assert importlib.util.find_spec(command.words[2])
     elif command.words[0] == "export":
@@ -125,6 +128,8 @@ def made_for(place: Path, args: tuple[str, ...]) -> list[str]:
         before = args[at - 1] if at else ""
         if before == "--workspace-dir" and not (place / word).exists() and word != "runs/none":
             made[at] = "run"
+        elif before == "--env-file" and args[0] != "init":
+            made[at] = ".env"
         elif before == "--to":
             made[at] = str(place / "made" / Path(word).name)
         elif args[0] == "lineage" and at == 1:

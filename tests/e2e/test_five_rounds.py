@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -14,7 +15,12 @@ from pathlib import Path
 import jsonschema
 import pyarrow.parquet as pq
 import pytest
-from conftest import children_of, clean_env, read
+from conftest import OVERRIDES, children_of, clean_env, read
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "contract"))
+
+from documented_commands import blocks, shown_and_not_there  # noqa: E402
 
 ROUNDS = range(1, 6)
 ROW_KEYS = {
@@ -279,3 +285,43 @@ def test_a_workspace_made_with_other_settings_is_refused_with_the_difference(fin
     assert refused.returncode == 2
     assert "made with another configuration" in refused.stderr
     assert changed[0].strip("-").replace("-", "_").upper() in refused.stderr
+
+
+@pytest.fixture(scope="module")
+def tutorial_folder(finished, demo, tmp_path_factory) -> Path:
+    """A folder that looks as the tutorial's clone does once its demo is over."""
+    folder = tmp_path_factory.mktemp("tutorial")
+    shutil.copytree(finished, folder / "runs" / "demo")
+    settings = (demo.folder / ".env").read_text().replace(str(demo.folder / "unused"), str(folder / "runs" / "demo"))
+    settings += "".join(f"{key}={value}\n" for key, value in OVERRIDES.items())
+    (folder / "runs" / "demo-inputs" / "seed-7").mkdir(parents=True)
+    (folder / "runs" / "demo-inputs" / "seed-7" / ".env").write_text(settings)
+    (folder / "bin").mkdir()
+    for name, command in (("prosetting", "-m prosetting "), ("python", "")):
+        (folder / "bin" / name).write_text(f'#!/bin/sh\nexec {sys.executable} {command}"$@"\n')
+        (folder / "bin" / name).chmod(0o755)
+    return folder
+
+
+TUTORIAL = [block for block in blocks(ROOT / "docs" / "tutorial.md") if block.output]
+TAKES_LONG = ("make demo", "nohup")
+
+
+@pytest.mark.parametrize(
+    "block", [b for b in TUTORIAL if not any(word in b.text for word in TAKES_LONG)], ids=lambda b: b.commands[-1]
+)
+def test_what_the_tutorial_shows_of_a_finished_run_is_what_comes(block, tutorial_folder):
+    """`make demo` itself and the run in the background are typed by test_tutorial.py, which is slow."""
+    row = read(tutorial_folder / "runs" / "demo" / "data" / "round_02_generator_training.json")["rows"][0]
+    commands = re.sub("lineage [0-9a-f]+", f"lineage {row['parent_id']}", block.text).replace("source ", ": ")
+    path = f"{tutorial_folder / 'bin'}:{clean_env()['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", commands],
+        cwd=tutorial_folder,
+        env=clean_env() | {"PATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    assert shown_and_not_there(block.output, done.stdout) == [], done.stdout

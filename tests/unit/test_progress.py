@@ -48,6 +48,7 @@ def test_a_stage_that_waits_for_another_counts_its_waiting_for_its_end_and_not_f
 def test_work_side_by_side_is_counted_once(clock: Clock) -> None:
     stage = Progress("grading", 100)
     with stage.busy(), stage.busy():
+        stage.advance(1)
         clock.now += 2.0
         stage.advance(10)
     assert stage.pace()[0] == pytest.approx(5)
@@ -67,8 +68,10 @@ def test_what_was_done_before_is_no_part_of_the_pace(clock: Clock) -> None:
     stage = Progress("sampling", 100)
     stage.skip(90)
     with stage.busy():
-        clock.now += 5.0
-        stage.advance(5)
+        clock.now += 500.0  # a model is loaded
+        stage.advance(1)
+        clock.now += 4.0
+        stage.advance(4)
     assert (stage.done, stage.total) == (5, 10)
     assert stage.pace() == (pytest.approx(1), pytest.approx(5))
 

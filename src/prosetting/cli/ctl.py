@@ -64,12 +64,16 @@ def ctl(
 
 def _print(status: ControlStatus, as_json: bool) -> None:
     import json
+    import platform
     from dataclasses import asdict
 
     if as_json:
         typer.echo(json.dumps(asdict(status), ensure_ascii=False))
         return
-    who = f" (process {status.holder['pid']} on {status.holder['host']})" if status.holder else ""
+    who = ""
+    if status.holder:
+        elsewhere = f" on {status.holder['host']}" if status.holder["host"] != platform.node() else ""
+        who = f" (process {status.holder['pid']}{elsewhere})"
     asked = f", a person is asked: {status.question}" if status.question else ""
     word = "no live run" if status.state == "none" else status.state.value
     typer.echo(f"{word}{who}{asked}")

@@ -71,8 +71,6 @@ class Progress:
         """While something of the stage is worked at; several may be at a time."""
         if not self._working:
             self._since = pausing.clock()
-            if not self._marks:
-                self._marks.append(_Mark(self._since, self._busy_s, self.done))
         self._working += 1
         try:
             yield
@@ -82,12 +80,10 @@ class Progress:
                 self._busy_s += pausing.clock() - self._since
 
     def _mark(self, now: float) -> None:
-        mark = _Mark(now, self._busy_until(now), self.done)
-        if not self._marks:
-            self._marks.append(_Mark(now, mark.busy_s, 0))
+        """The first mark is that of the first items: before them a model may have been loaded."""
         if len(self._marks) > 1 and now - self._marks[-2].at < 1.0:
             self._marks.pop()
-        self._marks.append(mark)
+        self._marks.append(_Mark(now, self._busy_until(now), self.done))
         while len(self._marks) > 2 and now - self._marks[1].at > WINDOW_S:
             self._marks.popleft()
 
@@ -117,7 +113,7 @@ class Progress:
         return [
             *([f"{shown_rate(rate)}"] if rate else []),
             *([f"{shown_time(left_s)} left"] if left_s is not None else []),
-            *([", ".join(f"{count} {name}" for name, count in self.counts.items())] if self.counts else []),
+            *([", ".join(f"{count} {name}" for name, count in sorted(self.counts.items()))] if self.counts else []),
             *([self.note] if self.note else []),
         ]
 

@@ -187,6 +187,7 @@ def _measured_basis(settings: Settings, measured: RoundMetrics, weights: int) ->
     failed = 1 - train.questions_by_correct[-1] / train.questions
     training = next((span.ended_at - span.began_at for span in measured.spans if span.name == Stage.TRL_TRAINING), 0.0)
     trained = measured.training is not None and measured.training.trained
+    scored = measured.heldout.attempts / train.attempts if trained and measured.heldout else 0.0
     told = [f"as in round {measured.round}, question by question: tokens, calls, cost, time, shares"]
     if not trained:
         told.append("a training's time is not known before the first one: estimated from the size of the weights")
@@ -197,11 +198,18 @@ def _measured_basis(settings: Settings, measured: RoundMetrics, weights: int) ->
         measured.new_questions.get("admitted", 0) / written if written else ADMITTED_SHARE,
         calls / questions,
         (measured.teacher.prompt_tokens + measured.teacher.completion_tokens) / calls if calls else 0.0,
-        measured.teacher.cost / calls if measured.teacher.cost is not None and calls else None,
-        (measured.ended_at - measured.began_at - training) / questions,
+        _cost_a_call(settings, measured),
+        (measured.ended_at - measured.began_at - training) / questions / (1 + scored),
         training / questions if trained else _training_seconds(settings, weights, tokens),
         weights,
     ), told
+
+
+def _cost_a_call(settings: Settings, measured: RoundMetrics) -> float | None:
+    if not settings.teacher_base_url:
+        return 0.0
+    cost, calls = measured.teacher.cost, measured.teacher.calls
+    return cost / calls if cost is not None and calls else None
 
 
 def _tokens_an_attempt(measured: RoundMetrics, settings: Settings) -> float:

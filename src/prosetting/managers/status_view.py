@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 from prosetting.core.journal import Journal
@@ -50,7 +51,8 @@ def render_status(status: RunStatus, resources: ResourceSample | None) -> str:
     lines += ["", "📊 Teachers:", f"   - {_teachers(status)}"]
     lines += [f"   - Judge, round {round_.round}: {_judge(round_.judge)}" for round_ in status.rounds[-1:]]
     if resources:
-        lines += ["", "📊 Machine:", *(f"   - {line}" for line in _machine(resources))]
+        seen = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(resources.at))
+        lines += ["", f"📊 Machine, as seen {seen}:", *(f"   - {line}" for line in _machine(resources))]
     return printable("\n".join(lines))
 
 
