@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,11 @@ def test_the_tutorial_from_a_fresh_clone_says_what_it_shows(tmp_path):
     clone = tmp_path / "prosetting"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
     (clone / ".venv").symlink_to(Path(sys.prefix))
+    installed = Path(sys.prefix) / ".installed"
+    if not installed.exists():
+        pytest.skip("the tests run in an environment that `make install` did not make")
+    for name in ("requirements.txt", "pyproject.toml"):  # nothing to install anew
+        os.utime(clone / name, (0, installed.stat().st_mtime - 1))
     environment = clean_env() | {
         "PATH": f"{clone}/.venv/bin:{clean_env()['PATH']}",
         "PYTHONPATH": str(clone / "src"),

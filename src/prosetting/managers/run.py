@@ -103,9 +103,7 @@ def start_run(
 
     The two engines that need a model are those of the settings unless others are given.
     """
-    check_solver(settings)
-    if open_trainer is None or not settings.trains_with_verl:
-        check_trainer(settings)
+    check_engines(settings, trainer_given=open_trainer is not None)
     if settings.reward_function:
         check_reward_function(settings.reward_function)
     pool, heldout = load_pool_and_heldout(settings)
@@ -252,21 +250,22 @@ def _engines(
     )
 
 
-def check_solver(settings: Settings) -> None:
+def check_engines(settings: Settings, *, trainer_given: bool = False) -> None:
+    """Raises ProSettingError for a Solver or a training that cannot be had as ordered."""
+    _check_solver(settings)
+    if not trains(settings):
+        return
+    if not settings.trains_with_verl:
+        TRAINERS[settings.trl_launcher].check(settings)
+    elif not trainer_given:
+        check_verl(settings)
+
+
+def _check_solver(settings: Settings) -> None:
     """Whoever samples must be there; a model that is only sampled from servers need not be on this machine."""
     engine_of(settings).check(settings)
     if needs_model_here(settings):
         check_model_folder(settings.solver_model_path)
-
-
-def check_trainer(settings: Settings) -> None:
-    """A training that would not run as it is set is refused. Raises ConfigError."""
-    if not trains(settings):
-        return
-    if settings.trains_with_verl:
-        check_verl(settings)
-    else:
-        TRAINERS[settings.trl_launcher].check(settings)
 
 
 def needs_model_here(settings: Settings) -> bool:
