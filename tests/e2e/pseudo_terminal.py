@@ -23,7 +23,7 @@ class Terminal:
             stdin=slave,
             stdout=slave,
             stderr=slave,
-            env=clean_env(),
+            env=clean_env() | {"TERM": "xterm-256color"},
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import typer.main
 
 from prosetting import errors
-from prosetting.cli.main import app
+from prosetting.cli.main import app, main
 from prosetting.config import ENV_NAMES
 
 KEYS_TEXT = """
@@ -77,6 +78,15 @@ def test_every_command_has_an_example_in_its_help() -> None:
     for name, command in typer.main.get_command(app).commands.items():
         assert "Example:" in command.help, name
         assert f"prosetting {name}" in command.help, name
+
+
+def test_the_help_of_every_command_is_plain_text(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in OWN_FLAGS:
+        assert main([name, "--help"]) == 0
+        captured = capsys.readouterr()
+        assert f"Usage: prosetting {name}" in captured.out
+        assert "\x1b" not in captured.out
+        assert captured.err == ""
 
 
 def test_the_exit_codes_are_these() -> None:

@@ -31,6 +31,7 @@ POLL_S = 0.25
 ANSWER_WITHIN_S = 15.0
 QUIET_POLLS = 2
 """Polls in a row without anything in flight before a run calls itself paused: a commit follows the work it is of."""
+_asking = threading.Lock()
 log = logging.getLogger("prosetting")
 
 
@@ -87,9 +88,10 @@ def ask_run(workspace: Workspace, wish: Wish, *, deadline_s: float = ANSWER_WITH
             f"no run is live in {workspace.root}", next_step="start it, or go on with it: prosetting run"
         )
     number = uuid.uuid4().hex
-    write_json(workspace.control_wish, {"wish": wish.value, "number": number, "holder": holder})
+    with _asking:  # threads of one program write by way of one temporary file
+        write_json(workspace.control_wish, {"wish": wish.value, "number": number, "holder": holder})
     until = time.monotonic() + deadline_s
-    while _read(workspace.control_state).get("wish") != number:
+    while not _has_heard(workspace, number):
         if holder_of(workspace) != holder:
             return ControlStatus(RunState.NONE, None)
         if time.monotonic() > until:
@@ -99,6 +101,12 @@ def ask_run(workspace: Workspace, wish: Wish, *, deadline_s: float = ANSWER_WITH
             )
         time.sleep(POLL_S / 4)
     return control_status(workspace)
+
+
+def _has_heard(workspace: Workspace, number: str) -> bool:
+    """Whether the run has seen this wish, or another that has come after it."""
+    asked = _read(workspace.control_wish).get("number")
+    return _read(workspace.control_state).get("wish") in ({number, asked} if asked else {number})
 
 
 def wait_for(workspace: Workspace, wish: Wish, deadline_s: float) -> ControlStatus:
@@ -125,7 +133,7 @@ def is_done(wish: Wish, state: RunState) -> bool:
 def _read(file: Path) -> dict[str, Any]:
     try:
         return read_json(file) if file.exists() else {}
-    except DataError:
+    except (DataError, RecursionError):
         return {}  # of another version, or no file of ours
 
 
@@ -195,9 +203,10 @@ class Control:
             return
         self._heard = (found.st_ino, found.st_mtime_ns)
         asked = _read(self._workspace.control_wish)
-        if asked.get("holder") == self._holder and asked.get("wish") in set(Wish):
-            self._number = str(asked["number"])
-            self._obey(Wish(asked["wish"]))
+        wish = asked.get("wish")
+        if asked.get("holder") == self._holder and isinstance(wish, str) and wish in set(Wish):
+            self._number = str(asked.get("number"))
+            self._obey(Wish(wish))
 
     def _obey(self, wish: Wish) -> None:
         log.info("asked by another program to %s", wish.value)

@@ -70,8 +70,8 @@ def quiet() -> bool:
 
 def clock() -> float:
     """Seconds of a clock that stands still in a pause: how long the run works."""
-    now = time.monotonic()
-    return now - _state.paused_s - (now - _state.wished_at if _state.wished_at is not None else 0.0)
+    wished_at = _state.wished_at  # another thread may end the pause just now
+    return (time.monotonic() if wished_at is None else wished_at) - _state.paused_s
 
 
 async def let_go_on() -> None:
