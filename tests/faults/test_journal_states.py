@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +28,11 @@ numbers = st.integers(0, ATTEMPTS - 1)
 verdicts = st.sampled_from(Verdict)
 texts = st.sampled_from(["x", "y", "z"])
 Key = tuple[int, QuestionId, int]
+
+
+def zone_of(went: Counter[Verdict]) -> str:
+    correct, incorrect = bool(went[Verdict.CORRECT]), bool(went[Verdict.INCORRECT])
+    return {(1, 0): "mastered", (1, 1): "learning", (0, 1): "too_hard", (0, 0): "undecided"}[correct, incorrect]
 
 
 class Torn(Exception):
@@ -169,6 +175,25 @@ class JournalMachine(RuleBasedStateMachine):
                 for chosen, rejected in pairs.attempt_pairs if pairs else ():
                     assert self.verdict[round_, question.question_id, chosen] is Verdict.CORRECT
                     assert self.verdict[round_, question.question_id, rejected] is Verdict.INCORRECT
+
+    @invariant()
+    def attempts_are_counted_by_verdict_and_questions_by_how_they_went(self) -> None:
+        for round_ in ROUNDS:
+            verdicts = Counter(
+                self.verdict[key].value if key in self.verdict else "" for key in self.drawn if key[0] == round_
+            )
+            counts = self.journal.verdict_counts("train", round_)
+            assert {verdict: count for (verdict, _), count in counts.items()} == verdicts
+            went: dict[QuestionId, Counter[Verdict]] = {}
+            for (r, question_id, _), verdict in self.verdict.items():
+                if r == round_:
+                    went.setdefault(question_id, Counter())[verdict] += 1
+            played = {
+                one.question_id: (one.correct, one.incorrect, one.unknown)
+                for one in self.journal.played(round_, most=99)
+            }
+            assert played == {q: tuple(went.get(q, Counter())[v] for v in Verdict) for q in self.pools.get(round_, {})}
+            assert self.journal.zone_counts(round_) == Counter(map(zone_of, went.values()))
 
     @invariant()
     def pools_are_conserved(self) -> None:

@@ -7,7 +7,7 @@ from prosetting.core import journal as journal_module
 from prosetting.core.journal import Journal
 from prosetting.core.journal_rows import TeacherCall, TeacherTotals
 from prosetting.errors import WorkspaceError
-from prosetting.records import Grade, PoolEntry, Question, Trajectory, Verdict, question_id_of
+from prosetting.records import Grade, PoolEntry, Question, Stage, Trajectory, Verdict, question_id_of
 
 
 def question(text: str) -> Question:
@@ -188,3 +188,33 @@ def test_teacher_totals_are_none_in_cost_without_a_price(journal):
     assert journal.teacher_totals() == TeacherTotals(0, 0, 0, 0, 0, None)
     journal.record(replace(call("reply"), cost=None))
     assert journal.teacher_totals().cost is None
+
+
+def test_a_rounds_questions_are_paged_by_zone_and_source_forwards_and_backwards(journal):
+    texts = "abcdef"
+    journal.set_pool(1, [PoolEntry(question(t), "seed" if t < "e" else "enhanced") for t in texts])
+    verdicts = dict(
+        zip("abcde", [("correct",), ("correct", "incorrect"), ("incorrect",), ("unknown",), ("correct",)], strict=True)
+    )
+    for text, found in verdicts.items():
+        name = question(text).question_id
+        journal.add_trajectories("train", [Trajectory(1, name, n, "x", "stop", 1) for n in range(len(found))])
+        journal.add_grades("train", [Grade(1, name, n, Verdict(v), "rules") for n, v in enumerate(found)])
+    assert journal.zone_counts(1) == {"mastered": 2, "learning": 1, "too_hard": 1, "undecided": 1}
+    everything = journal.played(1, most=9)
+    assert [one.question_id for one in everything] == sorted(question(t).question_id for t in texts)
+    assert {one.text: one.pass_rate for one in everything} == {"a": 1, "b": 0.5, "c": 0, "d": None, "e": 1, "f": None}
+    middle = everything[2].question_id
+    assert journal.played(1, after=middle, most=2) == everything[3:5]
+    assert journal.played(1, before=middle, most=1) == everything[1:2]
+    mastered = journal.played(1, zone="mastered", most=9)
+    assert {one.text for one in mastered} == {"a", "e"}
+    assert [one.text for one in journal.played(1, zone="mastered", reason="enhanced", most=9)] == ["e"]
+    assert {one.text for one in journal.played(1, reason="enhanced", most=9)} == {"e", "f"}
+
+
+def test_what_was_done_about_a_failure_stands_beside_it(journal):
+    journal.add_failure(1, Stage.TRL_TRAINING, "lost")
+    assert journal.failures()[0]["decision"] == ""
+    journal.decide_failure("retry")
+    assert [(f["message"], f["decision"]) for f in journal.failures()] == [("lost", "retry")]

@@ -8,7 +8,7 @@ from prosetting.core.concurrency import side_by_side
 from prosetting.core.journal import Journal
 from prosetting.core.state_manager import StateManager
 from prosetting.core.workspace import Workspace
-from prosetting.errors import SolverError, WorkspaceError
+from prosetting.errors import RunPaused, SolverError, WorkspaceError
 from prosetting.records import Stage
 
 
@@ -130,3 +130,35 @@ def test_of_stages_side_by_side_the_one_that_failed_first_is_named(state):
     with pytest.raises(SolverError):
         asyncio.run(both())
     assert state.current == (1, "data_grading")
+
+
+def test_each_time_a_stage_is_worked_on_is_on_record_with_its_ends(state):
+    with pytest.raises(SolverError):
+        run(state, 1, Stage.DATA_COLLECTION, {}, lose)
+    with pytest.raises(RunPaused):
+        run(state, 1, Stage.DATA_COLLECTION, {}, pause)
+    run(state, 1, Stage.DATA_COLLECTION, {}, {"n": 1})
+    spans = state._journal.spans()
+    assert [(one.name, one.outcome, one.note) for one in spans] == [
+        ("data_collection", "failed", "lost"),
+        ("data_collection", "paused", "the budget is spent"),
+        ("data_collection", "done", ""),
+    ]
+    assert all(one.ended_at is not None and one.began_at <= one.ended_at for one in spans)
+
+
+def test_what_a_killed_run_was_at_is_told_as_killed_by_the_next_one(state):
+    state._journal.begin_span(1, Stage.DATA_COLLECTION)
+    again = StateManager(state._workspace, state._journal, total_rounds=2)
+    run(again, 1, Stage.DATA_COLLECTION, {}, {})
+    first, second = state._journal.spans()
+    assert (first.outcome, first.ended_at) == ("killed", None)
+    assert second.outcome == "done"
+
+
+async def lose() -> dict:
+    raise SolverError("lost", next_step="start again")
+
+
+async def pause() -> dict:
+    raise RunPaused("the budget is spent", next_step="raise it")

@@ -18,6 +18,7 @@ from typing import Any
 
 from prosetting.core.crash_points import connection_class
 from prosetting.core.journal_books import TeacherBooks
+from prosetting.core.journal_pages import PageReads
 from prosetting.core.journal_rows import (
     JOURNAL_VERSION,
     SCHEMA,
@@ -47,7 +48,7 @@ _EACH_ROUND = (
 )
 
 
-class Journal(TeacherBooks):
+class Journal(TeacherBooks, PageReads):
     """Open with `Journal(path)`; readers beside the run use `read_only=True`."""
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
@@ -97,6 +98,15 @@ class Journal(TeacherBooks):
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """All reads inside see one state. A run's commit waits for its end: for a few milliseconds of reading."""
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("ROLLBACK")
 
     # Facts of the run as a whole
 
@@ -338,8 +348,7 @@ class Journal(TeacherBooks):
     def verdict_counts(self, split: Split, round_: int) -> dict[tuple[str, str], int]:
         """How many attempts have which verdict, from whom; ("", "") counts those not graded yet."""
         rows = self._db.execute(
-            "SELECT coalesce(g.verdict, ''), coalesce(g.decided_by, ''), count(*)"
-            f" FROM {_MAYBE_GRADED} WHERE split = ? AND round = ? GROUP BY 1, 2",
+            "SELECT verdict, decided_by, attempts FROM attempt_counts WHERE split = ? AND round = ? AND attempts > 0",
             (split, round_),
         )
         return {(row[0], row[1]): row[2] for row in rows}
@@ -438,6 +447,37 @@ class Journal(TeacherBooks):
             "INSERT OR REPLACE INTO stages VALUES (?, ?, ?, ?, ?, ?)", (round_, stage, *texts, seconds, time.time())
         )
 
+    def begin_span(self, round_: int, name: str) -> int:
+        """A stage is worked at from now; the number to end that by."""
+        return self.add_span(Span(round_, name, time.time(), None, "running"))
+
+    def add_span(self, span: Span) -> int:
+        cursor = self._db.execute(
+            "INSERT INTO spans VALUES (?, ?, ?, ?, ?, ?)",
+            (span.round, span.name, span.began_at, span.ended_at, span.outcome, span.note),
+        )
+        assert cursor.lastrowid is not None
+        return cursor.lastrowid
+
+    def end_span(self, number: int, outcome: str, note: str = "") -> None:
+        self._db.execute(
+            "UPDATE spans SET ended_at = ?, outcome = ?, note = ? WHERE rowid = ?",
+            (time.time(), outcome, note, number),
+        )
+
+    def end_killed_spans(self) -> None:
+        """Whatever seems to run was left so by a run that was killed: its end is not known."""
+        self._db.execute("UPDATE spans SET outcome = 'killed' WHERE outcome = 'running'")
+
+    def spans(self, round_: int | None = None) -> list[Span]:
+        """What was worked at and when, in the order of beginning: in one round, or in all."""
+        rows = self._db.execute(
+            "SELECT round, name, began_at, ended_at, outcome, note FROM spans WHERE coalesce(round = ?, TRUE)"
+            " ORDER BY began_at, rowid",
+            (round_,),
+        )
+        return [Span(*row) for row in rows]
+
     def stage(self, round_: int, stage: str) -> StageRecord | None:
         row = self._db.execute(
             "SELECT inputs, output, seconds, finished_at FROM stages WHERE round = ? AND stage = ?",
@@ -470,25 +510,20 @@ class Journal(TeacherBooks):
         stages = self._db.execute("SELECT coalesce(sum(seconds), 0) FROM stages").fetchone()[0]
         return max(float(self.fact("run_seconds") or 0.0), float(stages))
 
-    def add_span(self, span: Span) -> None:
-        self._db.execute(
-            "INSERT OR REPLACE INTO spans VALUES (?, ?, ?, ?, ?)",
-            (span.round, span.name, span.began_at, span.ended_at, span.outcome),
-        )
-
-    def spans(self, round_: int) -> list[Span]:
-        """What was worked at in a round and when, in the order of beginning."""
-        rows = self._db.execute(
-            "SELECT round, name, began_at, ended_at, outcome FROM spans WHERE round = ? ORDER BY began_at", (round_,)
-        )
-        return [Span(*row) for row in rows]
-
     def add_failure(self, round_: int, stage: str, message: str) -> None:
-        self._db.execute("INSERT INTO failures VALUES (?, ?, ?, ?)", (time.time(), round_, stage, message))
+        self._db.execute("INSERT INTO failures VALUES (?, ?, ?, ?, '')", (time.time(), round_, stage, message))
+
+    def decide_failure(self, decision: str) -> None:
+        """What was done about the latest failure: retry, skip_training, stop."""
+        self._db.execute(
+            "UPDATE failures SET decision = ? WHERE rowid = (SELECT max(rowid) FROM failures)", (decision,)
+        )
 
     def failures(self) -> list[dict[str, Any]]:
-        rows = self._db.execute("SELECT round, stage, message FROM failures ORDER BY at")
-        return [dict(zip(("round", "stage", "message"), row, strict=True)) for row in rows]
+        """Each with its time, round, stage, message, and the decision, empty where a run ended before it."""
+        names = ("at", "round", "stage", "message", "decision")
+        rows = self._db.execute(f"SELECT {', '.join(names)} FROM failures ORDER BY at")
+        return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def refuse_other_version(path: Path) -> None:

@@ -10,10 +10,13 @@ from prosetting.core.journal_rows import (
     JudgeCheckKind,
     JudgeCheckRow,
     Split,
+    TaskTotals,
     TeacherCall,
     TeacherTotals,
 )
 from prosetting.records import Verdict
+
+_COUNTED = ("calls", "attempts", "failed", "prompt_tokens", "completion_tokens")
 
 
 class TeacherBooks:
@@ -55,10 +58,25 @@ class TeacherBooks:
 
     def teacher_totals(self) -> TeacherTotals:
         """What the teachers have cost so far: kept as calls are recorded, so it takes no longer after many."""
-        row = self._db.execute(
-            "SELECT calls, attempts, failed, prompt_tokens, completion_tokens, cost FROM teacher_totals"
-        ).fetchone()
-        return TeacherTotals(*row)
+        sums = ", ".join(f"coalesce(sum({name}), 0)" for name in _COUNTED)
+        return TeacherTotals(*self._db.execute(f"SELECT {sums}, sum(cost) FROM teacher_totals").fetchone())
+
+    def teacher_tasks(self) -> list[TaskTotals]:
+        """The same, task by task."""
+        rows = self._db.execute(
+            f"SELECT task, endpoint, model, {', '.join(_COUNTED)}, cost, latency_s FROM teacher_totals"
+            " ORDER BY task, endpoint, model"
+        )
+        return [TaskTotals(row[0], row[1], row[2], TeacherTotals(*row[3:9]), row[9]) for row in rows]
+
+    def latest_calls(self, most: int) -> list[TeacherCall]:
+        """The requests that were made last, the latest first, without their replies' texts."""
+        rows = self._db.execute(
+            "SELECT request_hash, task, endpoint, model, iif(reply IS NULL, NULL, ''), failure, attempts,"
+            " prompt_tokens, completion_tokens, latency_s, cost FROM teacher_calls ORDER BY rowid DESC LIMIT ?",
+            (most,),
+        )
+        return [TeacherCall(*row) for row in rows]
 
     def call_figures(self, began_at: float, ended_at: float) -> list[CallFigures]:
         """The calls that were first recorded from `began_at` up to `ended_at` (seconds since the epoch), by task."""
@@ -103,3 +121,12 @@ class TeacherBooks:
             (split, round_),
         )
         return [JudgeCheckRow(row[0], row[1], Verdict(row[2]), Verdict(row[3])) for row in rows]
+
+    def evidence_against_judge(self, most: int) -> list[tuple[int, JudgeCheckKind, str]]:
+        """Round, kind and evidence of checks that the judge failed, latest rounds first."""
+        rows = self._db.execute(
+            "SELECT round, kind, evidence FROM judge_checks WHERE verdict NOT IN (expected, 'unknown')"
+            " ORDER BY round DESC, kind, name LIMIT ?",
+            (most,),
+        )
+        return [(row[0], row[1], row[2]) for row in rows]

@@ -20,13 +20,13 @@ _KEYS = {
     "trajectories": ("split", "round", "question_id", "attempt"),
     "grades": ("split", "round", "question_id", "attempt"),
     "stages": ("round", "stage"),
-    "spans": ("round", "name", "began_at"),
+    "spans": ("rowid",),
     "failures": ("rowid",),
     "teacher_calls": ("request_hash",),
     "questions": ("question_id",),
 }
 """Every table with what its pieces are ordered by, but the facts, which the caller decides on, and what the
-journal makes itself: the teachers' totals as calls are written, the index of questions when a gate is opened."""
+journal makes itself: counts and totals as rows are written, the index of questions when a gate is opened."""
 _USED = "SELECT question_id FROM pools UNION SELECT admitted_id FROM enhancements WHERE admitted_id IS NOT NULL"
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from prosetting.records import Question, Verdict
+from prosetting.records import PoolReason, Question, QuestionId, Verdict
 
 Split = Literal["train", "heldout"]
 JudgeCheckKind = Literal["canary", "regraded"]
+Zone = Literal["mastered", "learning", "too_hard", "undecided"]
+"""How a question went in a round: every decided attempt correct, some, none; or none was decided."""
 
 JOURNAL_VERSION = 5
 
-# Statements stand apart by an empty line.
+# Statements stand apart by an empty line. Triggers say NOT EXISTS, because an ON CONFLICT of the statement that sets
+# them off would stand in for an OR IGNORE of theirs.
 SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 
@@ -48,6 +51,68 @@ CREATE TABLE grades (
     FOREIGN KEY (split, round, question_id, attempt) REFERENCES trajectories
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE attempt_counts (
+    split TEXT NOT NULL, round INTEGER NOT NULL, verdict TEXT NOT NULL, decided_by TEXT NOT NULL,
+    attempts INTEGER NOT NULL, PRIMARY KEY (split, round, verdict, decided_by)
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER attempt_is_drawn AFTER INSERT ON trajectories BEGIN
+    INSERT INTO attempt_counts SELECT NEW.split, NEW.round, '', '', 0 WHERE NOT EXISTS (
+        SELECT 1 FROM attempt_counts
+        WHERE split = NEW.split AND round = NEW.round AND verdict = '' AND decided_by = '');
+    UPDATE attempt_counts SET attempts = attempts + 1
+        WHERE split = NEW.split AND round = NEW.round AND verdict = '' AND decided_by = '';
+END;
+
+CREATE TRIGGER attempt_is_graded AFTER INSERT ON grades BEGIN
+    INSERT INTO attempt_counts SELECT NEW.split, NEW.round, NEW.verdict, NEW.decided_by, 0 WHERE NOT EXISTS (
+        SELECT 1 FROM attempt_counts
+        WHERE split = NEW.split AND round = NEW.round AND verdict = NEW.verdict AND decided_by = NEW.decided_by);
+    UPDATE attempt_counts SET attempts = attempts - 1
+        WHERE split = NEW.split AND round = NEW.round AND verdict = '' AND decided_by = '';
+    UPDATE attempt_counts SET attempts = attempts + 1
+        WHERE split = NEW.split AND round = NEW.round AND verdict = NEW.verdict AND decided_by = NEW.decided_by;
+END;
+
+CREATE TRIGGER attempt_is_graded_again AFTER UPDATE ON grades BEGIN
+    INSERT INTO attempt_counts SELECT NEW.split, NEW.round, NEW.verdict, NEW.decided_by, 0 WHERE NOT EXISTS (
+        SELECT 1 FROM attempt_counts
+        WHERE split = NEW.split AND round = NEW.round AND verdict = NEW.verdict AND decided_by = NEW.decided_by);
+    UPDATE attempt_counts SET attempts = attempts - 1
+        WHERE split = NEW.split AND round = NEW.round AND verdict = OLD.verdict AND decided_by = OLD.decided_by;
+    UPDATE attempt_counts SET attempts = attempts + 1
+        WHERE split = NEW.split AND round = NEW.round AND verdict = NEW.verdict AND decided_by = NEW.decided_by;
+END;
+
+CREATE TABLE question_results (
+    round INTEGER NOT NULL, question_id TEXT NOT NULL,
+    correct INTEGER NOT NULL, incorrect INTEGER NOT NULL, unknown INTEGER NOT NULL,
+    zone TEXT NOT NULL AS (
+        CASE WHEN correct AND incorrect THEN 'learning' WHEN correct THEN 'mastered' WHEN incorrect THEN 'too_hard'
+        ELSE 'undecided' END
+    ),
+    PRIMARY KEY (round, question_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX question_results_by_zone ON question_results (round, zone);
+
+CREATE INDEX pools_by_reason ON pools (round, reason);
+
+CREATE TRIGGER question_is_graded AFTER INSERT ON grades WHEN NEW.split = 'train' BEGIN
+    INSERT INTO question_results SELECT NEW.round, NEW.question_id, 0, 0, 0 WHERE NOT EXISTS (
+        SELECT 1 FROM question_results WHERE round = NEW.round AND question_id = NEW.question_id);
+    UPDATE question_results SET correct = correct + (NEW.verdict = 'correct'),
+        incorrect = incorrect + (NEW.verdict = 'incorrect'), unknown = unknown + (NEW.verdict = 'unknown')
+        WHERE round = NEW.round AND question_id = NEW.question_id;
+END;
+
+CREATE TRIGGER question_is_graded_again AFTER UPDATE ON grades WHEN NEW.split = 'train' BEGIN
+    UPDATE question_results SET correct = correct + (NEW.verdict = 'correct') - (OLD.verdict = 'correct'),
+        incorrect = incorrect + (NEW.verdict = 'incorrect') - (OLD.verdict = 'incorrect'),
+        unknown = unknown + (NEW.verdict = 'unknown') - (OLD.verdict = 'unknown')
+        WHERE round = NEW.round AND question_id = NEW.question_id;
+END;
+
 CREATE TABLE teacher_calls (
     request_hash TEXT PRIMARY KEY, task TEXT NOT NULL, endpoint TEXT NOT NULL, model TEXT NOT NULL,
     reply TEXT, failure TEXT NOT NULL, attempts INTEGER NOT NULL,
@@ -58,17 +123,20 @@ CREATE TABLE teacher_calls (
 CREATE INDEX teacher_calls_by_time ON teacher_calls (at);
 
 CREATE TABLE teacher_totals (
+    task TEXT NOT NULL, endpoint TEXT NOT NULL, model TEXT NOT NULL,
     calls INTEGER NOT NULL, attempts INTEGER NOT NULL, failed INTEGER NOT NULL,
-    prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, cost REAL
-) STRICT;
-
-INSERT INTO teacher_totals VALUES (0, 0, 0, 0, 0, NULL);
+    prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, latency_s REAL NOT NULL, cost REAL,
+    PRIMARY KEY (task, endpoint, model)
+) STRICT, WITHOUT ROWID;
 
 CREATE TRIGGER teacher_call_is_new AFTER INSERT ON teacher_calls BEGIN
+    INSERT INTO teacher_totals SELECT NEW.task, NEW.endpoint, NEW.model, 0, 0, 0, 0, 0, 0.0, NULL WHERE NOT EXISTS (
+        SELECT 1 FROM teacher_totals WHERE task = NEW.task AND endpoint = NEW.endpoint AND model = NEW.model);
     UPDATE teacher_totals SET calls = calls + 1, attempts = attempts + NEW.attempts,
         failed = failed + (NEW.reply IS NULL), prompt_tokens = prompt_tokens + NEW.prompt_tokens,
-        completion_tokens = completion_tokens + NEW.completion_tokens,
-        cost = CASE WHEN NEW.cost IS NULL THEN cost ELSE coalesce(cost, 0) + NEW.cost END;
+        completion_tokens = completion_tokens + NEW.completion_tokens, latency_s = latency_s + NEW.latency_s,
+        cost = CASE WHEN NEW.cost IS NULL THEN cost ELSE coalesce(cost, 0) + NEW.cost END
+        WHERE task = NEW.task AND endpoint = NEW.endpoint AND model = NEW.model;
 END;
 
 CREATE TRIGGER teacher_call_goes_on AFTER UPDATE ON teacher_calls BEGIN
@@ -76,7 +144,9 @@ CREATE TRIGGER teacher_call_goes_on AFTER UPDATE ON teacher_calls BEGIN
         failed = failed + (NEW.reply IS NULL) - (OLD.reply IS NULL),
         prompt_tokens = prompt_tokens + NEW.prompt_tokens - OLD.prompt_tokens,
         completion_tokens = completion_tokens + NEW.completion_tokens - OLD.completion_tokens,
-        cost = CASE WHEN NEW.cost IS NULL THEN cost ELSE coalesce(cost, 0) + NEW.cost - coalesce(OLD.cost, 0) END;
+        latency_s = latency_s + NEW.latency_s - OLD.latency_s,
+        cost = CASE WHEN NEW.cost IS NULL THEN cost ELSE coalesce(cost, 0) + NEW.cost - coalesce(OLD.cost, 0) END
+        WHERE task = NEW.task AND endpoint = NEW.endpoint AND model = NEW.model;
 END;
 
 CREATE TABLE judge_checks (
@@ -99,12 +169,12 @@ CREATE TABLE stages (
 ) STRICT;
 
 CREATE TABLE spans (
-    round INTEGER NOT NULL, name TEXT NOT NULL, began_at REAL NOT NULL, ended_at REAL NOT NULL, outcome TEXT NOT NULL,
-    PRIMARY KEY (round, name, began_at)
-) STRICT, WITHOUT ROWID;
+    round INTEGER NOT NULL, name TEXT NOT NULL, began_at REAL NOT NULL, ended_at REAL,
+    outcome TEXT NOT NULL, note TEXT NOT NULL
+) STRICT;
 
 CREATE TABLE failures (
-    at REAL NOT NULL, round INTEGER NOT NULL, stage TEXT NOT NULL, message TEXT NOT NULL
+    at REAL NOT NULL, round INTEGER NOT NULL, stage TEXT NOT NULL, message TEXT NOT NULL, decision TEXT NOT NULL
 ) STRICT
 """
 
@@ -123,14 +193,16 @@ class StageRecord:
 class Span:
     """When one session worked at a stage, or at Teacher2's questions (`WRITING`), which begin long before their stage.
 
-    Times are seconds since the epoch. `outcome`: done, stopped, or failed.
+    Times are seconds since the epoch. `outcome` is done, failed, paused, stopped, killed (its end: the run's last
+    write), or running (no end yet). `note` says why it ended.
     """
 
     round: int
     name: str
     began_at: float
-    ended_at: float
-    outcome: Literal["done", "stopped", "failed"]
+    ended_at: float | None
+    outcome: str
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +229,28 @@ class CallFigures:
     latency_s_p50: float
     latency_s_p95: float
     latency_s_p99: float
+
+
+@dataclass(frozen=True, slots=True)
+class PlayedQuestion:
+    """A question of a round's pool, why it is there, and its attempts by verdict so far."""
+
+    question_id: QuestionId
+    text: str
+    kind: str
+    reason: PoolReason
+    correct: int
+    incorrect: int
+    unknown: int
+    correct: int
+    incorrect: int
+    unknown: int
+
+    @property
+    def pass_rate(self) -> float | None:
+        """Share of correct among the decided attempts."""
+        decided = self.correct + self.incorrect
+        return self.correct / decided if decided else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,3 +317,14 @@ class TeacherTotals:
     prompt_tokens: int
     completion_tokens: int
     cost: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskTotals:
+    """The same for one task at one endpoint; `latency_s` is that of all its HTTP calls together."""
+
+    task: str
+    endpoint: str
+    model: str
+    totals: TeacherTotals
+    latency_s: float

@@ -6,21 +6,19 @@ exists. Inputs are named: settings as they are, content as digests, earlier stag
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sqlite3
-import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, Literal
+from typing import Any
 
-from prosetting.core import pausing, stopping
+from prosetting.core import pausing
 from prosetting.core.artifacts import digest, write_json
 from prosetting.core.crash_points import reached
 from prosetting.core.journal import Journal
-from prosetting.core.journal_rows import Span
+from prosetting.core.stopping import StopRequested
 from prosetting.core.workspace import Workspace
-from prosetting.errors import ProSettingError, WorkspaceError
+from prosetting.errors import ProSettingError, RunPaused, RunStopped, WorkspaceError
 from prosetting.records import Stage
 
 log = logging.getLogger("prosetting")
@@ -30,7 +28,8 @@ EVALUATION = "evaluation"
 CONCLUSION = "conclusion"
 """Writing a round's result files: the last thing done in a round, so its marker means a round that is over."""
 WRITING = "writing_questions"
-"""Teacher2 at work: from the first graded question on, beside the stages before `next_round_prep`."""
+"""Teacher2 at work beside the stages before `next_round_prep`, which waits for it: no stage, it has no marker."""
+NOTE_CHARS = 500
 
 
 class StateManager:
@@ -43,6 +42,8 @@ class StateManager:
         self.current = self._latest()
         """The earliest stage in progress, or the one that failed."""
         self._in_progress: list[tuple[int, str]] = []
+        self._spans: dict[tuple[int, str], int] = {}
+        self._session_begun = False
 
     def _latest(self) -> tuple[int, str]:
         """The stage that was done last: where a run stands that has nothing left to do."""
@@ -74,15 +75,16 @@ class StateManager:
         started = pausing.clock()
         reached(f"stage:begun:{stage}")
         try:
-            with self.span(round_, stage):
-                output = await work()
+            output = await work()
         except BaseException as error:
             self._broken(round_, stage, error)
             raise
         self._in_progress.remove((round_, stage))
         seconds = pausing.clock() - started
         reached(f"stage:worked:{stage}")
-        self._journal.finish_stage(round_, stage, inputs, output, seconds)
+        with self._journal.transaction():
+            self._journal.finish_stage(round_, stage, inputs, output, seconds)
+            self._journal.end_span(self._spans.pop((round_, stage)), "done")
         reached(f"stage:marked:{stage}")
         if self._in_progress:
             self.current = self._in_progress[0]
@@ -92,23 +94,8 @@ class StateManager:
             log.info("round %d · %s done in %.1f s · %s", round_, stage, seconds, _brief(output))
         return output
 
-    @contextmanager
-    def span(self, round_: int, name: str) -> Iterator[None]:
-        """Keeps when this session worked at something, however that ends."""
-        began_at = time.time()
-
-        def keep(outcome: Literal["done", "stopped", "failed"]) -> None:
-            self._journal.add_span(Span(round_, name, began_at, time.time(), outcome))
-
-        try:
-            yield
-        except BaseException as error:
-            with suppress(sqlite3.Error):  # what ended the work is the error to tell
-                keep("stopped" if isinstance(error, stopping.StopRequested | asyncio.CancelledError) else "failed")
-            raise
-        keep("done")
-
     def _begin(self, round_: int, stage: str) -> None:
+        self._begin_span(round_, stage)
         self._in_progress.append((round_, stage))
         self.current = self._in_progress[0]
         self.write_state("running")
@@ -118,6 +105,33 @@ class StateManager:
         if self._in_progress and isinstance(error, ProSettingError | OSError):
             self.current = (round_, stage)
         self._in_progress = []
+        self._end_span(round_, stage, error)
+
+    @contextmanager
+    def span(self, round_: int, name: str) -> Iterator[None]:
+        """Work that has no marker of its own, for the record of when it was done."""
+        self._begin_span(round_, name)
+        try:
+            yield
+        except BaseException as error:
+            self._end_span(round_, name, error)
+            raise
+        self._journal.end_span(self._spans.pop((round_, name)), "done")
+
+    def _begin_span(self, round_: int, name: str) -> None:
+        with self._journal.transaction():
+            if not self._session_begun:
+                self._journal.end_killed_spans()
+            self._spans[round_, name] = self._journal.begin_span(round_, name)
+        self._session_begun = True
+
+    def _end_span(self, round_: int, name: str, error: BaseException) -> None:
+        stopped = isinstance(error, RunStopped | StopRequested) or not isinstance(error, Exception)
+        outcome = "stopped" if stopped else "paused" if isinstance(error, RunPaused) else "failed"
+        note = "" if stopped else error.what if isinstance(error, ProSettingError) else repr(error)
+        # A disk that takes no writes may be what the error is about.
+        with suppress(sqlite3.Error):
+            self._journal.end_span(self._spans.pop((round_, name)), outcome, note[:NOTE_CHARS])
 
     def stage_input_hash(self, round_: int, stage: str) -> str:
         """Names a stage that is done by what went into it; later stages put it among their inputs."""

@@ -158,7 +158,7 @@ def round_metrics(journal: Journal, workspace: Workspace, round_: int) -> RoundM
         return None
     settings = bound_to(journal, max(round_, 1)) or bound_to(journal) or {}
     seed = int(settings.get("seed", 0))
-    began_at, ended_at = spans[0].began_at, max(max(span.ended_at for span in spans), over.finished_at)
+    began_at, ended_at = spans[0].began_at, max(max(span.ended_at or 0.0 for span in spans), over.finished_at)
     outputs = {stage: record.output if (record := journal.stage(round_, stage)) and round_ else {} for stage in Stage}
     preparation = outputs[Stage.NEXT_ROUND_PREP]
     # From the first call on; what the next round asks is its own.

@@ -118,6 +118,7 @@ class RoundController:
                 self._journal.add_failure(*self.state.current, error.what)
                 log.error("round %d failed: %s", round_, error)
                 decision = self._gate.after_failure(round_, error, failures)
+                self._journal.decide_failure(decision.name.lower())
                 if decision is AfterFailure.STOP:
                     raise
                 if decision is AfterFailure.SKIP_TRAINING:
