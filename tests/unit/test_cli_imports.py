@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-HEAVY = ("torch", "transformers", "trl", "datasets", "openai", "pyarrow", "pydantic", "rich", "matplotlib")
+HEAVY = ("torch", "transformers", "trl", "datasets", "openai", "pyarrow", "pydantic", "rich", "jinja2", "starlette")
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCHERS = ("run_training.py", "auto_trainer.py", "semi_auto_trainer_trl.py")
 UTILS = ("utils/status_checker.py", "utils/test_runner.py")

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import builtins
-import importlib.util
-import logging
+import re
 import sqlite3
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from recorded_run import record_run
 
 from prosetting.core.journal import Journal
 from prosetting.core.text import markdown_cell, printable
-from prosetting.managers import learning_curve
+from prosetting.core.workspace import Workspace
+from prosetting.managers import charts
 from prosetting.managers.learning_curve import CurvePoint, curve_points, draw_bars
 from prosetting.managers.report import terminal_report, write_report
 from prosetting.managers.run_summary import run_summary
@@ -81,8 +81,7 @@ def test_hostile_error_texts_are_shown_and_never_obeyed(tmp_path: Path) -> None:
     assert "\x1b" not in text
     assert "\u202e" not in text
     assert "\\x1b[2J[bold]x[/bold]" in text
-    workspace = record_run(tmp_path / "other", rounds_done=0)
-    write_report(workspace, summary)
+    workspace = written(tmp_path / "other", summary, rounds_done=0)
     page = (workspace.results / "report.md").read_text(encoding="utf-8")
     assert "<script>" not in page
     assert "![i]" not in page
@@ -91,58 +90,87 @@ def test_hostile_error_texts_are_shown_and_never_obeyed(tmp_path: Path) -> None:
 
 def test_long_error_texts_are_cut_and_early_ones_counted(tmp_path: Path) -> None:
     summary = summary_of(tmp_path)
-    summary["errors"] = [{"round": n, "stage": "trl_training", "message": "x" * 10_000} for n in range(7)]
+    summary["errors"] = [
+        {"round": n, "stage": "trl_training", "message": "x" * 10_000, "decision": ""} for n in range(7)
+    ]
     text = terminal_report(summary)
     assert "Errors (7)" in text
     assert "and 2 earlier ones" in text
     assert max(map(len, text.splitlines())) < 500
 
 
-def test_the_report_is_written_with_its_pictures(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    workspace = record_run(tmp_path, rounds_done=2)
-    write_report(workspace, summary_of(tmp_path / "other"))
-    names = {path.name for path in workspace.results.iterdir()}
-    assert names == {"report.md", "learning_curve.png", "learning_curve.svg"}
-    assert (workspace.results / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
-    assert "![Learning curve](learning_curve.png)" in (workspace.results / "report.md").read_text(encoding="utf-8")
+def written(root: Path, summary: dict[str, Any], *, rounds_done: int = 2, attempt: str = "") -> Workspace:
+    """A workspace with its report written. `attempt` stands in for one model's text."""
+    workspace = record_run(root, rounds_done=rounds_done)
+    if attempt:
+        with sqlite3.connect(workspace.journal) as db:
+            db.execute("UPDATE trajectories SET response = ?", (attempt,))
+            db.execute("UPDATE grades SET diagnosis = ?", (attempt,))
+            db.execute("UPDATE questions SET text = text || ?", (attempt,))
+        db.close()
+    with Journal(workspace.journal, read_only=True) as journal:
+        write_report(workspace, journal, summary)
+    return workspace
 
 
-def test_the_same_curve_gives_the_same_picture(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
+def test_the_report_is_written_as_a_page_as_markdown_and_with_its_curve(tmp_path: Path) -> None:
+    workspace = written(tmp_path, summary_of(tmp_path / "other"))
+    assert {path.name for path in workspace.results.iterdir()} == {"report.md", "learning_curve.svg"}
+    assert "![Learning curve](learning_curve.svg)" in (workspace.results / "report.md").read_text(encoding="utf-8")
+    ElementTree.parse(workspace.results / "learning_curve.svg")
+    page = workspace.report.read_text(encoding="utf-8")
+    for part in ("Does it get better?", "Stage timeline", "Failures, and what was done", "Samples: questions", "<svg"):
+        assert part in page
+    assert f"prosetting run --workspace-dir {tmp_path}" in page
+
+
+def test_the_page_opens_offline_and_runs_nothing(tmp_path: Path) -> None:
+    page = written(tmp_path, summary_of(tmp_path / "other")).report.read_text(encoding="utf-8")
+    assert "default-src 'none'" in page
+    assert not re.findall(r"""(?:src|href)=["'](?!#)|<script|<link|<iframe|url\(|@import""", page)
+
+
+def test_hostile_text_of_a_model_is_shown_on_the_page_and_never_obeyed(tmp_path: Path) -> None:
+    hostile = HOSTILE + ' <img src=x onerror="alert(1)"> </pre></style>{{ 7*7 }}'
+    page = written(tmp_path, summary_of(tmp_path / "other"), attempt=hostile).report.read_text(encoding="utf-8")
+    assert "\x1b" not in page
+    assert "\u202e" not in page
+    assert "<script" not in page
+    assert "<img" not in page
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 4
+    assert "{{ 7*7 }}" in page
+    assert page.count("</style>") == 1
+
+
+def test_a_report_of_a_run_without_a_round_says_so(tmp_path: Path) -> None:
+    summary = summary_of(tmp_path / "other", rounds_done=0)
+    page = written(tmp_path, summary, rounds_done=0).report.read_text(encoding="utf-8")
+    assert "No round is over yet." in page
+    assert "Nothing is graded yet." in page
+
+
+def test_a_failure_is_told_with_what_was_done_about_it(tmp_path: Path) -> None:
+    summary = summary_of(tmp_path / "other", failure="lost its GPU")
+    summary["errors"][0]["decision"] = "skip_training"
+    assert "lost its GPU → skip training" in terminal_report(summary)
+    page = written(tmp_path, summary).report.read_text(encoding="utf-8")
+    assert "lost its GPU" in page
+    assert "went on with the old weights" in page
+
+
+def test_the_same_curve_gives_the_same_picture() -> None:
     # An interval of no width, its ends a rounding error off: no reason to fail.
     points = [CurvePoint(0, 0.3, 0.3 + 1e-17, 0.3 - 1e-16, 0.4, 0.3, 4, 8), CurvePoint(1, 1, 1, 1, 1, 1, 4, 8)]
-    for name in ("a", "b"):
-        assert learning_curve.save_pictures(tmp_path / name, points) == list(learning_curve.PICTURES)
-    for name in learning_curve.PICTURES:
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert charts.learning_curve(points) == charts.learning_curve(points)
+    assert charts.learning_curve([]) == ""
 
 
-def test_without_matplotlib_a_notice_takes_the_place_of_the_picture(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+def test_a_report_that_cannot_be_written_never_fails_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     workspace = record_run(tmp_path, rounds_done=2)
-    with caplog.at_level(logging.INFO, logger="prosetting"):
-        write_report(workspace, summary_of(tmp_path / "other"))
-    assert "pip install 'prosetting[report]'" in caplog.text
-    assert [path.name for path in workspace.results.iterdir()] == ["report.md"]
-
-
-def test_a_picture_that_cannot_be_drawn_never_fails_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    real_import = builtins.__import__
-
-    def broken(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name.startswith("matplotlib"):
-            raise RuntimeError("a broken installation")
-        return real_import(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", broken)
-    workspace = record_run(tmp_path, rounds_done=2)
-    write_report(workspace, summary_of(tmp_path / "other"))
-    assert "a broken installation" in caplog.text
+    workspace.report.mkdir()
+    with Journal(workspace.journal, read_only=True) as journal:
+        write_report(workspace, journal, summary_of(tmp_path / "other"))
+    assert "could not be written" in caplog.text
 
 
 def test_printable_keeps_text_and_shows_what_a_terminal_would_obey() -> None:

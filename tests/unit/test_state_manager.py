@@ -152,7 +152,7 @@ def test_what_a_killed_run_was_at_is_told_as_killed_by_the_next_one(state):
     again = StateManager(state._workspace, state._journal, total_rounds=2)
     run(again, 1, Stage.DATA_COLLECTION, {}, {})
     first, second = state._journal.spans()
-    assert (first.outcome, first.ended_at) == ("killed", None)
+    assert (first.outcome, first.ended_at) == ("killed", first.began_at)
     assert second.outcome == "done"
 
 

@@ -26,6 +26,7 @@ SIGNS: dict[Level, str] = {"good": "✅", "warning": "⚠️ ", "wrong": "❌"}
 NEEDED = (
     "aiohttp",
     "httpx2",
+    "jinja2",
     "math-verify",
     "nvidia-ml-py",
     "openai",
@@ -37,6 +38,7 @@ NEEDED = (
     "tenacity",
     "typer",
 )
+NEEDED_FOR_DASHBOARD = ("starlette", "uvicorn")
 NEEDED_TO_TRAIN = ("accelerate", "datasets", "torch", "transformers", "trl")
 IMPORT_DEADLINE_S = 300
 OLDEST_PYTHON = (3, 11)
@@ -88,7 +90,7 @@ def _packages() -> Iterator[Check]:
     for name, packages, level, extra in (
         ("Packages", NEEDED, "wrong", ""),
         ("Training packages", NEEDED_TO_TRAIN, "wrong", "[train]"),
-        ("Picture of the learning curve", ("matplotlib",), "warning", "[report]"),
+        ("Dashboard", NEEDED_FOR_DASHBOARD, "warning", "[dashboard]"),
     ):
         versions = {package: _version(package) for package in packages}
         missing = [package for package, version in versions.items() if version is None]

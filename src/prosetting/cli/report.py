@@ -9,7 +9,7 @@ from prosetting.cli.status import AsJson
 
 
 def report(ctx: typer.Context, as_json: AsJson = False, env_file: EnvFile = None) -> None:
-    """Print the report of a workspace from its journal and write its results/ folder anew.
+    """Print the report of a workspace from its journal and write report.html and its results/ folder anew.
 
     \b
     Example:
@@ -31,5 +31,5 @@ def report(ctx: typer.Context, as_json: AsJson = False, env_file: EnvFile = None
         final = "stopped" if written == "running" and holder_of(workspace) is None else written
         seconds = journal.run_seconds()
         summary = run_summary(journal, total_rounds_of(workspace, journal), final, seconds)
-    write_report(workspace, summary)
+        write_report(workspace, journal, summary)
     typer.echo(json.dumps(summary, ensure_ascii=False, indent=1) if as_json else terminal_report(summary))

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -58,7 +63,7 @@ def run(
     workspace = Workspace.of(settings)
     before = _written_at(workspace)
     try:
-        code = start_run(settings, notices, mode.value)
+        code = start_run(settings, notices, mode.value, command=typed_command(sys.argv, os.environ, Path.cwd()))
     except WorkspaceInUse:
         raise
     except BaseException:
@@ -81,6 +86,34 @@ def _print_plan(settings: Settings, notices: list[str], as_json: bool) -> None:
     check_engines(settings)
     plan = plan_run(settings, notices, *load_pool_and_heldout(settings))
     typer.echo(json.dumps(asdict(plan), ensure_ascii=False, indent=1) if as_json else "\n".join(plan_lines(plan)))
+
+
+def typed_command(argv: Sequence[str], environ: Mapping[str, str], folder: Path) -> str:
+    """What to type to go on with this run: the folder, settings of the environment, the program and its flags.
+
+    A key is named, never told: `--teacher-api-key "$TEACHER_API_KEY"`.
+    """
+    from prosetting.config import ENV_NAMES, flag_name
+
+    flags = {flag_name(name.lower()): name for name in ENV_NAMES if name.endswith("API_KEY")}
+    program = Path(argv[0])
+    words = ["prosetting"] if program.name in ("prosetting", "__main__.py") else ["python", shlex.quote(argv[0])]
+    key = ""
+    for word in argv[1:]:
+        flag, equals, _ = word.partition("=")
+        if key:
+            words.append(f'"${key}"')
+        elif flag in flags and equals:
+            words.append(f'{flag}="${flags[flag]}"')
+        else:
+            words.append(shlex.quote(word))
+        key = flags.get(word, "") if not key else ""
+    set_here = [f"{name}={shlex.quote(environ[name])}" for name in ENV_NAMES if _tells(name, environ)]
+    return f"cd {shlex.quote(str(folder))} && {' '.join([*set_here, *words])}"
+
+
+def _tells(name: str, environ: Mapping[str, str]) -> bool:
+    return name in environ and not name.endswith("API_KEY")
 
 
 def _written_at(workspace: Workspace) -> int | None:

@@ -54,6 +54,8 @@ class Journal(TeacherBooks, PageReads):
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
         refuse_other_version(path)
+        self.last_written_at = path.stat().st_mtime if path.exists() else time.time()
+        """When the journal was written last before it was opened here, in seconds since the epoch."""
         if read_only and not (path.exists() and path.stat().st_size):
             raise WorkspaceError(f"no run has been started in {path.parent}", next_step="start one: prosetting run")
         try:
@@ -466,8 +468,11 @@ class Journal(TeacherBooks, PageReads):
         )
 
     def end_killed_spans(self) -> None:
-        """Whatever seems to run was left so by a run that was killed: its end is not known."""
-        self._db.execute("UPDATE spans SET outcome = 'killed' WHERE outcome = 'running'")
+        """Whatever seems to run was left so by a run that was killed: it was alive when it wrote last."""
+        self._db.execute(
+            "UPDATE spans SET outcome = 'killed', ended_at = max(began_at, ?) WHERE outcome = 'running'",
+            (self.last_written_at,),
+        )
 
     def spans(self, round_: int | None = None) -> list[Span]:
         """What was worked at and when, in the order of beginning: in one round, or in all."""

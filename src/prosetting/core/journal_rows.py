@@ -204,6 +204,11 @@ class Span:
     outcome: str
     note: str = ""
 
+    @property
+    def seconds(self) -> float:
+        """How long it took; 0 while it runs."""
+        return (self.ended_at or self.began_at) - self.began_at
+
 
 @dataclass(frozen=True, slots=True)
 class QuestionTally:
@@ -239,9 +244,6 @@ class PlayedQuestion:
     text: str
     kind: str
     reason: PoolReason
-    correct: int
-    incorrect: int
-    unknown: int
     correct: int
     incorrect: int
     unknown: int

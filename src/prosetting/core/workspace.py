@@ -57,6 +57,10 @@ class Workspace:
         return self.root / "auto_training_summary.json"
 
     @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+    @property
     def results(self) -> Path:
         return self.root / "results"
 

@@ -1,4 +1,4 @@
-"""What a person reads of a run at its end, in the terminal and in `results/`.
+"""What a person reads of a run at its end: in a terminal, as `report.html`, as Markdown.
 
 Made from the dict of `auto_training_summary.json` (docs/files.md). Error texts may quote a model: they are
 shown as plain text, never obeyed.
@@ -12,18 +12,22 @@ from collections.abc import Iterator
 from typing import Any
 
 from prosetting.core.artifacts import replace_atomically
+from prosetting.core.journal import Journal
 from prosetting.core.text import markdown_cell, printable
 from prosetting.core.workspace import Workspace
-from prosetting.managers.learning_curve import CurvePoint, curve_points, draw_bars, save_pictures
+from prosetting.managers import charts, report_page
+from prosetting.managers.html import css
+from prosetting.managers.learning_curve import CurvePoint, curve_points, draw_bars
 
 log = logging.getLogger("prosetting")
 SHOWN_ERRORS = 5
+CURVE_FILE = "learning_curve.svg"
 ERROR_CHARS = 400
 
 
 def terminal_report(summary: dict[str, Any]) -> str:
     """The report as plain text: final status, rounds, who decided, the learning curve, errors."""
-    lines = ["", "========== Training Report ==========", *(f"{name:<20} {value}" for name, value in _facts(summary))]
+    lines = ["", "========== Training Report ==========", *(f"{name:<20} {value}" for name, value in facts(summary))]
     if summary["rounds"]:
         lines += ["", "Rounds", *_aligned(list(_table(summary)))]
     if points := curve_points(summary):
@@ -33,20 +37,27 @@ def terminal_report(summary: dict[str, Any]) -> str:
     return printable("\n".join(lines)) + "\n"
 
 
-def write_report(workspace: Workspace, summary: dict[str, Any]) -> None:
-    """`results/report.md` and the learning curve as `.png` and `.svg`. Never fails a run: it says what is missing."""
+def write_report(workspace: Workspace, journal: Journal, summary: dict[str, Any]) -> None:
+    """`report.html`, `results/report.md` and `results/learning_curve.svg`. Never fails a run, but says so."""
     try:
-        pictures = save_pictures(workspace.results, curve_points(summary))
-        with replace_atomically(workspace.results / "report.md") as temporary:
-            temporary.write_text(_markdown(summary, pictures), encoding="utf-8")
-    # Whatever a report or a drawing library stumbles over: the run's results stand without it.
+        page = report_page.report_html(workspace, journal, summary, list(facts(summary)))
+        text = _markdown(summary, report_page.command_to_go_on(workspace))
+        texts = {workspace.report: page, workspace.results / "report.md": text}
+        if points := curve_points(summary):
+            picture = charts.standalone(charts.learning_curve(points), css("base.css"))
+            texts[workspace.results / CURVE_FILE] = picture
+        for path, text in texts.items():
+            with replace_atomically(path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+    # Whatever a report stumbles over: the run's results stand without it.
     except Exception as error:
         log.warning("the report in %s could not be written: %s", workspace.results, error)
 
 
-def _markdown(summary: dict[str, Any], pictures: list[str]) -> str:
+def _markdown(summary: dict[str, Any], command: str) -> str:
     lines = ["# Training report", "", "| | |", "|---|---|"]
-    lines += [f"| {name} | {markdown_cell(value)} |" for name, value in _facts(summary)]
+    lines += [f"| {name} | {markdown_cell(value)} |" for name, value in facts(summary)]
+    lines += ["", "To go on:", "", *(f"    {line}" for line in printable(command).splitlines())]
     if summary["rounds"]:
         head, *rows = _table(summary)
         lines += ["", "## Rounds", "", _row(head), _row(["---"] * len(head))]
@@ -54,14 +65,14 @@ def _markdown(summary: dict[str, Any], pictures: list[str]) -> str:
         lines += [""] + [f"- Round {r['round']}: {markdown_cell(r['reason'])}" for r in summary["rounds"]]
     if points := curve_points(summary):
         lines += ["", "## Learning curve", "", _curve_title(points), ""]
-        lines += [f"![Learning curve]({name})" for name in pictures if name.endswith(".png")]
-        lines += ["", "```text", *draw_bars(points), "```"]
+        lines += [f"![Learning curve]({CURVE_FILE})", "", "```text", *draw_bars(points), "```"]
     if summary["errors"]:
         lines += ["", "## Errors", "", *(f"- {markdown_cell(line)}" for line in _errors(summary))]
     return "\n".join(lines) + "\n"
 
 
-def _facts(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def facts(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What a report begins with, by name."""
     failed = ", ".join(map(str, summary["rounds_with_failures"]))
     decided = _decided(summary)
     yield "Final status", summary["final_status"]
@@ -152,7 +163,8 @@ def _errors(summary: dict[str, Any]) -> Iterator[str]:
     for failure in summary["errors"][-SHOWN_ERRORS:]:
         message = " ".join(failure["message"].split())
         cut = "…" if len(message) > ERROR_CHARS else ""
-        yield f"round {failure['round']} · {failure['stage']}: {message[:ERROR_CHARS]}{cut}"
+        done = f" → {failure['decision'].replace('_', ' ')}" if failure["decision"] else ""
+        yield f"round {failure['round']} · {failure['stage']}: {message[:ERROR_CHARS]}{cut}{done}"
     if (more := len(summary["errors"]) - SHOWN_ERRORS) > 0:
         yield f"and {more} earlier ones, in auto_training_summary.json"
 

@@ -96,12 +96,14 @@ def start_run(
     notices: Sequence[str],
     mode: Mode,
     *,
+    command: str = "prosetting run",
     open_solver: OpenSolver | None = None,
     open_trainer: OpenTrainer | None = None,
 ) -> int:
     """Run, or go on with, the rounds of a workspace; the exit code. Raises ProSettingError before it has begun.
 
-    The two engines that need a model are those of the settings unless others are given.
+    The two engines that need a model are those of the settings unless others are given. `command` is what a person
+    types to go on with this run; reports tell it.
     """
     check_engines(settings, trainer_given=open_trainer is not None)
     if settings.reward_function:
@@ -128,7 +130,7 @@ def start_run(
         set_damaged_aside(workspace)
         journal = stack.enter_context(Journal(workspace.journal))
         bind(journal, settings, pool, heldout)
-        config = {"settings": settings.public_values(), "notices": list(notices)}
+        config = {"settings": settings.public_values(), "notices": list(notices), "command": command}
         write_json(workspace.config, config, version=__version__)
         session = _Session(settings, workspace, journal, pausing.clock(), journal.run_seconds())
         log_file = workspace.logs / "embedded_teacher.log"
@@ -164,7 +166,7 @@ def _run_and_report(session: _Session, controller: RoundController) -> int:
         controller.state.write_state(final_status, error)
         summary = session.write_summary(final_status)
         write_metrics(session.workspace, session.journal)
-        write_report(session.workspace, summary)
+        write_report(session.workspace, session.journal, summary)
 
     try:
         controller.run(lambda: status_text(session.journal, session.workspace, session.settings.total_rounds))

@@ -12,7 +12,8 @@ from typing import Any
 # What happened on the way, so not equal in two runs. It stands in `meta` everywhere but in the summary.
 _MEASURED_KEYS = {"meta", "duration_seconds", "teacher", "errors", "rounds_with_failures"}
 _MEASURED_COLUMNS = {"stages": {"seconds", "finished_at"}, "teacher_calls": {"attempts", "latency_s", "at"}}
-_NOT_COMPARED = ("control", "logs", "metrics.jsonl", "prosetting.db", "prosetting.lock", "results", "quarantine")
+_FILES = ("metrics.jsonl", "prosetting.db", "prosetting.lock", "report.html")
+_NOT_COMPARED = ("control", "logs", "results", "quarantine", *_FILES)
 
 
 def content_of(workspace: Path) -> dict[str, Any]:

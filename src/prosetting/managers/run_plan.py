@@ -185,7 +185,7 @@ def _measured_basis(settings: Settings, measured: RoundMetrics, weights: int) ->
     calls = measured.teacher.calls
     written = measured.new_questions.get("written", 0)
     failed = 1 - train.questions_by_correct[-1] / train.questions
-    training = next((span.ended_at - span.began_at for span in measured.spans if span.name == Stage.TRL_TRAINING), 0.0)
+    training = next((span.seconds for span in measured.spans if span.name == Stage.TRL_TRAINING), 0.0)
     trained = measured.training is not None and measured.training.trained
     scored = measured.heldout.attempts / train.attempts if trained and measured.heldout else 0.0
     told = [f"as in round {measured.round}, question by question: tokens, calls, cost, time, shares"]

@@ -226,8 +226,6 @@ def _be_the_run(settings: Settings, environ: Mapping[str, str], before: Callable
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ.update(environ)
         crash_points.arm()
-        # A picture takes longer to draw than all the rest.
-        sys.modules["matplotlib"] = None  # type: ignore[assignment]
         if before is not None:
             before()
         code = run_toy(settings)
