@@ -43,6 +43,7 @@ OWN_FLAGS = {
     "run": {"--mode", "--dry-run", "--json", "--env-file"},
     "status": {"--json", "--watch", "--env-file"},
     "ctl": {"request", "--wait", "--json", "--env-file"},
+    "dashboard": {"--host", "--port", "--token-file", "--env-file"},
     "report": {"--json", "--env-file"},
     "export": {"--to", "--round", "--license", "--name", "--json", "--env-file"},
     "fork": {"--from-round", "--to", "--env-file"},

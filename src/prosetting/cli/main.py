@@ -16,6 +16,7 @@ import typer
 from prosetting import __version__
 from prosetting.cli import (
     ctl,
+    dashboard,
     doctor,
     evaluate,
     export,
@@ -47,6 +48,7 @@ app.command("init", cls=InitCommand, short_help="Ask for what a run needs and wr
 app.command("run", cls=SettingsCommand, short_help="Start a run, or go on with one")(run.run)
 app.command("status", cls=WorkspaceCommand, short_help="What the run of a workspace is doing")(status.status)
 app.command("ctl", cls=WorkspaceCommand, short_help="Pause, resume or stop a run in the background")(ctl.ctl)
+app.command("dashboard", cls=WorkspaceCommand, short_help="A workspace in a browser, live")(dashboard.dashboard)
 app.command("report", cls=WorkspaceCommand, short_help="The report of a workspace, finished or not")(report.report)
 app.command("fork", cls=SettingsCommand, short_help="Go on from a round of a workspace, with other settings")(fork.fork)
 app.command("lineage", cls=WorkspaceCommand, short_help="Where a question comes from, and what became of it")(

@@ -16,6 +16,9 @@ class PageReads:
 
     _db: sqlite3.Connection
 
+    def has_pool(self, round_: int) -> bool:
+        return self._db.execute("SELECT 1 FROM pools WHERE round = ? LIMIT 1", (round_,)).fetchone() is not None
+
     def zone_counts(self, round_: int) -> dict[Zone, int]:
         """How many questions of a round went how so far; those without a graded attempt are not counted."""
         rows = self._db.execute("SELECT zone, count(*) FROM question_results WHERE round = ? GROUP BY zone", (round_,))

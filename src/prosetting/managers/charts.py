@@ -7,7 +7,7 @@ differ by dashes and areas by their labels as well.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape, quoteattr
 
@@ -17,7 +17,7 @@ from prosetting.core.text import printable
 from prosetting.managers.learning_curve import CurvePoint
 from prosetting.managers.timeline import Timeline
 
-WIDTH = 720
+WIDTH = 620
 _LEFT, _RIGHT = 44, 12
 _LANE, _BAR = 26, 16
 _SHORTEST_BAR = 1.5
@@ -126,12 +126,45 @@ def gantt(timeline: Timeline, colours: Mapping[str, str]) -> Markup:
         colour = colours.get(bar.lane, "s1") if bar.outcome in ("done", "running") else "bad"
         parts.append(_rect(begin, top, width, _BAR, f"{colour} {bar.outcome}", told))
     parts += [_vertical(x(cut), 22, bottom, "cut") for cut in timeline.cuts]
-    parts += [_text(x(tick), bottom + 16, duration(tick), "middle") for tick in timeline.ticks]
+    parts += [_text(x(tick), bottom + 16, _tick(tick), "middle") for tick in timeline.ticks]
     words = (
         f"Stages of {len(timeline.rounds)} rounds over {duration(timeline.length_s)} of work,"
         f" {timeline.overlap:.2f} of them at a time on average."
     )
     return _svg("Stage timeline", words, bottom + 24, parts)
+
+
+def over_time(
+    title: str, at: Sequence[float], values: Mapping[str, Sequence[float]], shown: Callable[[float], str]
+) -> Markup:
+    """Lines over clock time from 0 to the greatest value; empty with fewer than two moments. `at` in seconds."""
+    if len(at) < 2 or not values:
+        return Markup("")
+    height, top, bottom, left = 180, 30, 148, 64
+    most = max(max(series) for series in values.values()) or 1.0
+    span = max(at[-1] - at[0], 1.0)
+
+    def place(moment: float, value: float) -> tuple[float, float]:
+        return left + (WIDTH - left - _RIGHT) * (moment - at[0]) / span, bottom - (bottom - top) * value / most
+
+    parts = []
+    for part in (0.0, 0.5, 1.0):
+        y = place(at[0], part * most)[1]
+        parts.append(f'<line class="grid" x1="{left}" y1="{y:.1f}" x2="{WIDTH - _RIGHT}" y2="{y:.1f}"/>')
+        parts.append(_text(left - 8, y + 4, shown(part * most), "end"))
+    styles = [(f"s{n + 1}", name, ("", "7 4", "2 4", "9 3 2 3", "1 3")[n % 5]) for n, name in enumerate(values)]
+    for (colour, _, dash), series in zip(styles, values.values(), strict=True):
+        step = max(1, len(at) // 360)
+        parts.append(_line([place(m, v) for m, v in zip(at[::step], series[::step], strict=True)], colour, dash, 2))
+    parts += [
+        _text(left, bottom + 20, f"{duration(span)} ago", "start"),
+        _text(WIDTH - _RIGHT, bottom + 20, "now", "end"),
+    ]
+    parts.append(_line_legend(styles, left, 14))
+    words = ", ".join(
+        f"{name} {shown(series[-1])} now, {shown(max(series))} at most" for name, series in values.items()
+    )
+    return _svg(title, f"{words}.", height, parts)
 
 
 def duration(seconds: float) -> str:
@@ -141,6 +174,14 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def _tick(seconds: float) -> str:
+    """A round time as short as it can be said."""
+    for unit, length_s in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= length_s:
+            return f"{seconds / length_s:g} {unit}"
+    return f"{seconds:g} s"
 
 
 def standalone(chart: Markup, css: str) -> str:
