@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Served, running_toy, serve
+from dashboard_process import Served, running_toy, serve
 from recorded_run import questions, record_run
 
 from prosetting.core.control import RunState, control_status
