@@ -194,6 +194,7 @@ class JournalMachine(RuleBasedStateMachine):
             }
             assert played == {q: tuple(went.get(q, Counter())[v] for v in Verdict) for q in self.pools.get(round_, {})}
             assert self.journal.zone_counts(round_) == Counter(map(zone_of, went.values()))
+            assert self.journal.pool_counts(round_) == Counter(self.pools.get(round_, {}).values())
 
     @invariant()
     def pools_are_conserved(self) -> None:

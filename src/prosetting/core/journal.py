@@ -149,7 +149,7 @@ class Journal(TeacherBooks, PageReads):
     def pool_counts(self, round_: int) -> dict[str, int]:
         """How many questions a round's pool holds for which reason; empty for a round that has no pool yet."""
         rows = self._db.execute(
-            "SELECT reason, count(*) FROM pools WHERE round = ? GROUP BY reason ORDER BY reason", (round_,)
+            "SELECT reason, questions FROM pool_counts WHERE round = ? AND questions > 0 ORDER BY reason", (round_,)
         )
         return {row[0]: row[1] for row in rows}
 

@@ -21,7 +21,7 @@ class PageReads:
 
     def zone_counts(self, round_: int) -> dict[Zone, int]:
         """How many questions of a round went how so far; those without a graded attempt are not counted."""
-        rows = self._db.execute("SELECT zone, count(*) FROM question_results WHERE round = ? GROUP BY zone", (round_,))
+        rows = self._db.execute("SELECT zone, questions FROM zone_counts WHERE round = ? AND questions > 0", (round_,))
         return {row[0]: row[1] for row in rows}
 
     def played(

@@ -96,7 +96,38 @@ CREATE TABLE question_results (
 
 CREATE INDEX question_results_by_zone ON question_results (round, zone);
 
+CREATE TABLE zone_counts (
+    round INTEGER NOT NULL, zone TEXT NOT NULL, questions INTEGER NOT NULL, PRIMARY KEY (round, zone)
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER question_is_in_a_zone AFTER INSERT ON question_results BEGIN
+    INSERT INTO zone_counts SELECT NEW.round, NEW.zone, 0 WHERE NOT EXISTS (
+        SELECT 1 FROM zone_counts WHERE round = NEW.round AND zone = NEW.zone);
+    UPDATE zone_counts SET questions = questions + 1 WHERE round = NEW.round AND zone = NEW.zone;
+END;
+
+CREATE TRIGGER question_changes_zone AFTER UPDATE ON question_results WHEN NEW.zone != OLD.zone BEGIN
+    INSERT INTO zone_counts SELECT NEW.round, NEW.zone, 0 WHERE NOT EXISTS (
+        SELECT 1 FROM zone_counts WHERE round = NEW.round AND zone = NEW.zone);
+    UPDATE zone_counts SET questions = questions + 1 WHERE round = NEW.round AND zone = NEW.zone;
+    UPDATE zone_counts SET questions = questions - 1 WHERE round = NEW.round AND zone = OLD.zone;
+END;
+
 CREATE INDEX pools_by_reason ON pools (round, reason);
+
+CREATE TABLE pool_counts (
+    round INTEGER NOT NULL, reason TEXT NOT NULL, questions INTEGER NOT NULL, PRIMARY KEY (round, reason)
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER question_is_in_a_pool AFTER INSERT ON pools BEGIN
+    INSERT INTO pool_counts SELECT NEW.round, NEW.reason, 0 WHERE NOT EXISTS (
+        SELECT 1 FROM pool_counts WHERE round = NEW.round AND reason = NEW.reason);
+    UPDATE pool_counts SET questions = questions + 1 WHERE round = NEW.round AND reason = NEW.reason;
+END;
+
+CREATE TRIGGER question_leaves_a_pool AFTER DELETE ON pools BEGIN
+    UPDATE pool_counts SET questions = questions - 1 WHERE round = OLD.round AND reason = OLD.reason;
+END;
 
 CREATE TRIGGER question_is_graded AFTER INSERT ON grades WHEN NEW.split = 'train' BEGIN
     INSERT INTO question_results SELECT NEW.round, NEW.question_id, 0, 0, 0 WHERE NOT EXISTS (

@@ -112,7 +112,7 @@ def overview(workspace: Workspace) -> Context:
 
 def rounds(workspace: Workspace) -> Context:
     now = run_now(workspace)
-    view = read(workspace, lambda journal: _view(workspace, journal, now, with_zones=True))
+    view = read(workspace, lambda journal: _view(workspace, journal, now))
     return {"now": now, "view": view, **drawn(view, time.time())}
 
 
@@ -258,6 +258,6 @@ def training_progress(workspace: Workspace) -> dict[str, Any] | None:
     return None
 
 
-def _view(workspace: Workspace, journal: Journal, now: RunNow, *, with_zones: bool = False) -> RunView:
+def _view(workspace: Workspace, journal: Journal, now: RunNow) -> RunView:
     summary = run_summary(journal, total_rounds_of(workspace, journal), now.word, journal.run_seconds())
-    return run_view(journal, summary, with_zones=with_zones)
+    return run_view(journal, summary)

@@ -12,6 +12,8 @@ from typing import Any
 # What happened on the way, so not equal in two runs. It stands in `meta` everywhere but in the summary.
 _MEASURED_KEYS = {"meta", "duration_seconds", "teacher", "errors", "rounds_with_failures"}
 _MEASURED_COLUMNS = {"stages": {"seconds", "finished_at"}, "teacher_calls": {"attempts", "latency_s", "at"}}
+# Counts keep a 0 of what there was once, such as a verdict that was unknown before the resume.
+_ON_THE_WAY = {"failures", "spans", "teacher_totals", "attempt_counts", "zone_counts", "pool_counts"}
 _FILES = ("metrics.jsonl", "prosetting.db", "prosetting.lock", "report.html")
 _NOT_COMPARED = ("control", "logs", "results", "quarantine", *_FILES)
 
@@ -25,7 +27,7 @@ def content_of(workspace: Path) -> dict[str, Any]:
             found[str(name)] = _file_content(path, workspace)
     with closing(sqlite3.connect(f"file:{workspace / 'prosetting.db'}?mode=ro", uri=True)) as db:
         tables = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        for table in set(tables) - {"failures", "spans", "teacher_totals"}:
+        for table in set(tables) - _ON_THE_WAY:
             found[f"journal:{table}"] = _rows(db, table, workspace)
     return found
 

@@ -58,16 +58,12 @@ class QuestionView:
     rounds: list[RoundOfQuestion]
 
 
-def run_view(journal: Journal, summary: Mapping[str, Any], *, with_zones: bool = True) -> RunView:
-    """`summary` is that of `run_summary`. Zones are what takes longest to read: some ms a million attempts.
-
-    Raises WorkspaceError where no run has begun.
-    """
+def run_view(journal: Journal, summary: Mapping[str, Any]) -> RunView:
+    """`summary` is that of `run_summary`. Raises WorkspaceError where no run has begun."""
     settings = require_begun(journal)
     done, total_rounds = len(summary["rounds"]), summary["total_rounds"]
     current = round_status(journal, done + 1, settings["attempts_per_question"]) if done < total_rounds else None
-    played = range(1, done + 2) if with_zones else ()
-    zones = [(r, counts) for r in played if (counts := journal.zone_counts(r))]
+    zones = [(r, counts) for r in range(1, done + 2) if (counts := journal.zone_counts(r))]
     trained = [r["round"] for r in summary["rounds"] if r["trained"]]
     return RunView(
         settings=settings,
