@@ -28,6 +28,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+import psutil
 from journal_scale import PER_QUESTION, conclude, draw, grade, play, questions
 
 from prosetting.config import Settings
@@ -65,14 +66,15 @@ def fill(folder: Path, attempts: int) -> tuple[Workspace, list[Question]]:
 
 
 @contextmanager
-def dashboard(workspace: Workspace) -> Iterator[str]:
+def dashboard(workspace: Workspace) -> Iterator[tuple[str, psutil.Process]]:
+    """Its address and its process."""
     command = [sys.executable, "-m", "prosetting", "dashboard", "--workspace-dir", str(workspace.root), "--port", "0"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None
         found = re.search(r"http://(\S+)/", process.stderr.readline())
         assert found, process.stderr.read()
-        yield found[1]
+        yield found[1], psutil.Process(process.pid)
     finally:
         process.terminate()
         process.wait()
@@ -178,20 +180,24 @@ def open_page(address: str) -> Iterator[None]:
         connection.sock.close()
 
 
-def cost_of_watching(address: str, workspace: Workspace) -> list[float]:
-    """The ratio of a block with an open page over one without, for each pair of neighbours."""
+def cost_of_watching(address: str, process: psutil.Process, workspace: Workspace) -> tuple[list[float], float]:
+    """The ratio of a block with an open page over one without, for each pair of neighbours; and what share of one core
+    the dashboard takes while a page is open, which no noise of the machine hides."""
     size = BATCHES * BATCH // PER_QUESTION
     pool = questions(2 * PAIRS * size)
     taken: dict[bool, float] = {}
-    ratios = []
+    ratios, open_s, cpu_s = [], 0.0, 0.0
     with Journal(workspace.journal) as journal:
         for n in range(2 * PAIRS):
             watched = n % 4 in (1, 2)  # each first in every other pair
+            before = sum(process.cpu_times()[:2])
             with open_page(address) if watched else nullcontext():
                 taken[watched] = block_s(journal, pool[n * size : (n + 1) * size])
+            if watched:
+                open_s, cpu_s = open_s + taken[True], cpu_s + sum(process.cpu_times()[:2]) - before
             if n % 2:
                 ratios.append(taken[True] / taken[False])
-    return ratios
+    return ratios, cpu_s / open_s
 
 
 def report_cost(workspace: Workspace) -> tuple[float, float]:
@@ -214,14 +220,16 @@ def main() -> None:
         workspace, pool = fill(Path(temporary) / "run", attempts)
         report_s, report_mb = report_cost(workspace)
         print(f"report: {report_s:.1f} s, {report_mb:.0f} MB at the peak")
-        with dashboard(workspace) as address:
+        with dashboard(workspace) as (address, process):
             idle = page_times(address, pool, "idle   ")
             with writing(workspace.journal, pool[len(pool) // 2 :]):
                 busy = page_times(address, pool, "written")
-            ratios = cost_of_watching(address, workspace)
+            ratios, cpu_share = cost_of_watching(address, process, workspace)
     slowest = max([*idle.values(), *busy.values()])
     cost = statistics.median(ratios)
-    print(f"a run that is watched takes {cost:.4f} times as long, {', '.join(f'{ratio:.3f}' for ratio in ratios)}")
+    low, _, high = statistics.quantiles(ratios, n=4)
+    print(f"a run that is watched takes {cost:.4f} times as long, half of the pairs {low:.3f} to {high:.3f};")
+    print(f"the dashboard takes {cpu_share:.2%} of one core while a page is open")
     print(
         json.dumps(
             {
@@ -236,7 +244,8 @@ def main() -> None:
                 "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
                 "p95_ms": {name: round(seconds * 1e3, 1) for name, seconds in idle.items()},
                 "p95_ms_while_written": {name: round(seconds * 1e3, 1) for name, seconds in busy.items()},
-                "ratios": [round(ratio, 4) for ratio in ratios],
+                "watched_over_unwatched": {"median": round(cost, 4), "quartiles": [round(low, 4), round(high, 4)]},
+                "cpu_share_of_a_core_while_watched": round(cpu_share, 5),
             }
         )
     )

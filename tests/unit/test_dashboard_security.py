@@ -155,6 +155,19 @@ def test_odd_questions_are_answered_with_a_message(port: int) -> None:
     assert ask(port, "/sign-in", "POST", {"token": "x" * 10_000}, Origin=own(port))[0] == 413
 
 
+def test_a_journal_that_cannot_be_read_is_a_message_on_the_page(tmp_path: Path) -> None:
+    with server(tmp_path / "ws") as port:
+        journal = tmp_path / "ws" / "prosetting.db"
+        content = bytearray(journal.read_bytes())
+        content[4096:] = b"x" * (len(content) - 4096)
+        journal.write_bytes(content)
+        for path in ("/", "/questions", "/rounds"):
+            status, headers, body = ask(port, path)
+            assert status == 503
+            assert "cannot be read" in body
+            assert "content-security-policy" in headers
+
+
 def test_hosts_are_told_apart() -> None:
     assert host_is_ours("LOCALHOST:1", "127.0.0.1")
     assert host_is_ours("[::1]:8765", "127.0.0.1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -61,7 +62,7 @@ def make_app(workspace: Workspace, sessions: Sessions, bound_to: str, ended: Cal
     return Starlette(
         routes=routes,
         middleware=[Middleware(Guard, sessions=sessions, bound_to=bound_to)],
-        exception_handlers={ProSettingError: site.refusal, HTTPException: site.refusal},
+        exception_handlers=dict.fromkeys((ProSettingError, HTTPException, sqlite3.Error), site.refusal),
     )
 
 
@@ -128,10 +129,11 @@ class _Site:
         async def make() -> str:
             try:
                 return await run_in_threadpool(self._render, f"_{name}.html.j2", request, self._parts[name])
-            except ProSettingError as error:
-                return self._templates.get_template("_message.html.j2").render(error=error)
+            except (ProSettingError, sqlite3.Error) as error:
+                return self._templates.get_template("_message.html.j2").render(error=_told(error))
 
-        stream = self._feed.stream(f"{name}?{request.url.query}", make)
+        of = request.query_params.get("name", "") if name == "log" else ""
+        stream = self._feed.stream(f"{name} {of}", make)
         return StreamingResponse(stream, media_type="text/event-stream", headers={"x-accel-buffering": "no"})
 
     async def control(self, request: Request) -> Response:
@@ -171,11 +173,17 @@ class _Site:
             what, status = f"There is no such page ({error.status_code}).", error.status_code
             error = WorkspaceError(what, next_step="choose one from the list above")
         else:
+            error = _told(error)
             # A page of a run that has not begun turns into the run's by itself.
             status, shared["live"] = (404, "") if isinstance(error, DataError) else (503, shared["live"])
-        assert isinstance(error, ProSettingError)
         page = self._templates.get_template("message.html.j2")
         return HTMLResponse(page.render(**shared, error=error), status_code=status)
+
+
+def _told(error: Exception) -> ProSettingError:
+    if isinstance(error, ProSettingError):
+        return error
+    return WorkspaceError(f"the journal cannot be read just now: {error}", next_step="try again in a moment")
 
 
 class _Elsewhere(ProSettingError):

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 INTERVAL_S = 1.0
 HEARTBEAT_S = 15.0
 PACE_WINDOW_S = 20.0
+MOST_PARTS = 50
 
 Make = Callable[[], Awaitable[str]]
 
@@ -50,6 +51,8 @@ class Feed:
             await asyncio.sleep(INTERVAL_S)
 
     async def _current(self, name: str, make: Make) -> str:
+        if name not in self._parts and len(self._parts) >= MOST_PARTS:
+            self._parts.clear()
         part = self._parts.setdefault(name, _Part())
         async with part.lock:
             if time.monotonic() - part.made_at >= INTERVAL_S * 0.9:
