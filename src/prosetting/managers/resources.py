@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,12 +18,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from prosetting.core.nvml import read_gpus
 from prosetting.core.workspace import Workspace
+from prosetting.errors import GpuError
 
 INTERVAL_S = 10.0
-NVIDIA_SMI_TIMEOUT_S = 5.0
 _BLOCK = 64 * 2**10
-MIB = 2**20
 log = logging.getLogger("prosetting")
 
 
@@ -49,32 +48,26 @@ class ResourceSample:
     gpus: tuple[GpuUse, ...]
 
 
-ReadGpus = Callable[[], Sequence[GpuUse]]
+LookAtGpus = Callable[[], Sequence[GpuUse]]
 
 
-def gpus_by_nvidia_smi() -> list[GpuUse]:
-    """All GPUs of this machine; none without a driver."""
-    query = [
-        "nvidia-smi",
-        "--query-gpu=index,utilization.gpu,memory.used,memory.total",
-        "--format=csv,noheader,nounits",
-    ]
+def gpus_in_use() -> list[GpuUse]:
+    """All GPUs of this machine; none without a driver that answers."""
     try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=NVIDIA_SMI_TIMEOUT_S, check=True)
-        rows = [[float(part) for part in line.split(",")] for line in done.stdout.splitlines()]
-    except (OSError, subprocess.SubprocessError, ValueError):  # ValueError: "[N/A]" on cards that do not tell
+        gpus = read_gpus()
+    except GpuError:
         return []
-    return [GpuUse(int(i), share / 100, int(used * MIB), int(total * MIB)) for i, share, used, total in rows]
+    return [GpuUse(gpu.index, (gpu.utilisation or 0) / 100, gpu.used_bytes, gpu.total_bytes) for gpu in gpus]
 
 
 class ResourceSampler:
     """A thread that samples while a run lives. Used as a context manager."""
 
     def __init__(
-        self, workspace: Workspace, read_gpus: ReadGpus = gpus_by_nvidia_smi, interval_s: float = INTERVAL_S
+        self, workspace: Workspace, look_at_gpus: LookAtGpus = gpus_in_use, interval_s: float = INTERVAL_S
     ) -> None:
         self._workspace = workspace
-        self._read_gpus = read_gpus if shutil.which("nvidia-smi") or read_gpus is not gpus_by_nvidia_smi else list
+        self._look_at_gpus = look_at_gpus
         self._interval_s = interval_s
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="resources", daemon=True)
@@ -100,13 +93,13 @@ class ResourceSampler:
 
     def sample(self) -> ResourceSample:
         """Look now and append what was seen."""
-        found = read_resources(self._workspace.root, self._read_gpus)
+        found = read_resources(self._workspace.root, self._look_at_gpus)
         with self._workspace.resources.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(asdict(found)) + "\n")
         return found
 
 
-def read_resources(folder: Path, read_gpus: ReadGpus = gpus_by_nvidia_smi) -> ResourceSample:
+def read_resources(folder: Path, look_at_gpus: LookAtGpus = gpus_in_use) -> ResourceSample:
     """This moment: this process with its children, this machine, and the disk under `folder`."""
     import psutil
 
@@ -122,7 +115,7 @@ def read_resources(folder: Path, read_gpus: ReadGpus = gpus_by_nvidia_smi) -> Re
         run_memory_bytes=memory,
         free_memory_bytes=psutil.virtual_memory().available,
         free_disk_bytes=shutil.disk_usage(folder).free,
-        gpus=tuple(read_gpus()),
+        gpus=tuple(look_at_gpus()),
     )
 
 
