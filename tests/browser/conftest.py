@@ -27,7 +27,8 @@ SCREENSHOTS = ROOT / ".screenshots"
 sys.path.insert(0, str(ROOT / "tests" / "unit"))
 
 
-@pytest.fixture(scope="session")
+# Not for the session: Playwright keeps an event loop running meanwhile, in which no other test can run one.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     api = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install -r requirements.txt")
     if CHROMIUM is None:

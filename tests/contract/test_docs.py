@@ -33,11 +33,11 @@ ONLY_PARSED = {
     "eval": "a model: tests/contract/test_cli_eval.py",
     "replay": "serves until it is ended: tests/contract/test_replay_server.py",
     "selfcheck": "minutes: tests/faults/test_crash_points.py",
-    "ctl": "a live run: tests/e2e/test_control.py. `ctl status` is run here",
+    "ctl": "a live run: tests/e2e/test_asked_run.py. `ctl status` is run here",
     "dashboard": "serves until it is ended: tests/browser",
 }
 OTHERS = {"pip", "cp", "chmod", "cd", "ls", "df", "tail", "git", "export", "nvidia-smi", "curl", "hf", "grep", "kill"}
-OTHERS |= {"source", "sleep"}
+OTHERS |= {"source", "sleep", "ray", ".venv-verl/bin/python"}
 OTHERS |= {".venv/bin/pytest", ".venv/bin/ruff", ".venv/bin/mypy", ".venv/bin/lint-imports", ".venv/bin/pre-commit"}
 
 

@@ -248,8 +248,8 @@ def test_a_port_in_use_is_named(model: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=f"port {port} of 127.0.0.1, for vLLM server 1, is in use") as caught:
-            check_vllm(settings(model, solver_replicas=2, solver_server_port=port - 1))
+        with pytest.raises(ConfigError, match=f"port {port} of 127.0.0.1, for vLLM server 0, is in use") as caught:
+            check_vllm(settings(model, solver_replicas=2, solver_server_port=port))
     assert "SOLVER_SERVER_PORT=0" in caught.value.next_step
 
 

@@ -10,7 +10,7 @@ import termios
 import time
 from contextlib import suppress
 
-from conftest import clean_env
+from whole_runs import clean_env
 
 
 class Terminal:

@@ -15,7 +15,7 @@ from pathlib import Path
 import jsonschema
 import pyarrow.parquet as pq
 import pytest
-from conftest import OVERRIDES, children_of, clean_env, read
+from whole_runs import OVERRIDES, children_of, clean_env, read
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "contract"))

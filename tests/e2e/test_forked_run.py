@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import Demo, clean_env, read
+from whole_runs import Demo, clean_env, read
 
 FORK = ("-m", "prosetting", "fork")
 

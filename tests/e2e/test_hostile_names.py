@@ -8,7 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
-from conftest import clean_env
+from whole_runs import clean_env
 
 from prosetting.collectors.replay_server import load_recordings
 from prosetting.core.openai_server import listen

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import children_of, clean_env, read
+from whole_runs import children_of, clean_env, read
 
 KILLS = [
     (0, "evaluation"),

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import clean_env, read
+from whole_runs import clean_env, read
 
 REPOSITORY = Path(__file__).parents[2]
 

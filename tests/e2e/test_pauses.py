@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import read
+from whole_runs import read
 
 from prosetting.core.journal import Journal
 from prosetting.errors import EXIT_DONE, EXIT_PAUSED

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import children_of, clean_env, read
 from safetensors.torch import load_file
+from whole_runs import children_of, clean_env, read
 
 sys.path.append(str(Path(__file__).parents[1] / "contract"))
 from ray_nodes import ray_nodes

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from conftest import read
+from whole_runs import read
 
 SHARED = Path(os.environ.get("PROSETTING_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import clean_env, read
+from whole_runs import clean_env, read
 
 SHARED = Path(os.environ.get("PROSETTING_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
 RECORDED = SHARED / "grading" / "gsm8k_openai_solutions.jsonl"

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import clean_env
+from whole_runs import clean_env
 
 from prosetting.core.orphans import MARK, mark_of
 

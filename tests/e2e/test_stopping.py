@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from conftest import children_of, read
 from pseudo_terminal import Terminal
+from whole_runs import children_of, read
 
 from prosetting.core.journal import Journal
 from prosetting.core.stopping import DRAIN_S

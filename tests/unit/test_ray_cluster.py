@@ -130,7 +130,7 @@ def test_only_what_is_asked_of_ray_is_demanded() -> None:
         ("RAY_SOLVER_REPLICAS", None),
         ("TRL_NUM_PROCESSES", 3),
     ]
-    assert demands_of(settings(solver_base_urls=("http://host/v1",))) == []
+    assert demands_of(Settings(solver_model_path="org/model", solver_base_urls=("http://host/v1",))) == []
 
 
 def test_a_cluster_is_not_fitted_to_this_machine() -> None:

@@ -230,7 +230,7 @@ def _plan_round(
         if trains:
             rounds = round_ if settings.train_on == "untrained" and round_ == settings.first_training_round else 1
             seconds += questions * rounds * (basis.training_seconds or 0.0)
-    sizes = {"questions": questions, "attempts": attempts + scored, "weights_bytes": basis.weights}
+    sizes = {"questions": questions, "attempts": attempts + scored, "training_bytes": 0}
     disk = sum(
         bytes_needed(stage, attempt_bytes=round(basis.attempt_tokens * CHARS_A_TOKEN), **sizes)
         for stage in Stage

@@ -13,8 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from conftest import clean_env
 from pseudo_terminal import Terminal
+from whole_runs import clean_env
 
 from prosetting.core.control import RunState, Wish, ask_run, control_status, wait_for
 from prosetting.core.journal import Journal
@@ -120,7 +120,7 @@ def test_a_paused_run_is_stopped_and_the_next_one_is_not_paused(tmp_path):
 
 
 def test_a_pause_changes_nothing_of_what_a_run_comes_to(tmp_path):
-    rounds = 6
+    rounds = 3
     write_toy_inputs(tmp_path / "inputs")
     for name in ("whole", "paused"):
         (tmp_path / name).mkdir()
