@@ -52,7 +52,7 @@ def test_the_overview_follows_a_run_by_itself_and_the_run_obeys_its_buttons(page
             arg=before,
         )
         assert page.locator("#state").inner_text() == "running"
-        assert page.get_by_text("At work").is_visible()
+        page.get_by_text("At work").wait_for()  # between two stages there is nothing
 
         page.get_by_role("link", name="Unlock pause, resume, stop").click()
         page.get_by_label("Token").fill("not the token")
@@ -70,7 +70,7 @@ def test_the_overview_follows_a_run_by_itself_and_the_run_obeys_its_buttons(page
         page.locator("#state", has_text="stopped").wait_for()
         assert control_status(workspace).state is RunState.NONE
         assert page.get_by_role("button", name="Pause").is_disabled()
-        assert page.get_by_text("To go on:").is_visible()
+        page.get_by_text("To go on:").wait_for()
 
 
 def test_questions_are_filtered_opened_and_their_lineage_followed_by_keyboard_alone(
@@ -78,14 +78,10 @@ def test_questions_are_filtered_opened_and_their_lineage_followed_by_keyboard_al
 ) -> None:
     page.goto(recorded.url + "questions")
     assert page.locator("#rows tbody tr").count() == 50
-    page.keyboard.press("n")
-    page.wait_for_url("**after=*")
-    page.keyboard.press("n")
-    page.get_by_role("link", name="next").wait_for(state="detached")
-    assert page.locator("#rows tbody tr").count() == 21
-    page.keyboard.press("p")
-    page.wait_for_url("**before=*")
-    assert page.locator("#rows tbody tr").count() == 50
+    for key, rows in (("n", 50), ("n", 21), ("p", 50)):
+        with page.expect_navigation():
+            page.keyboard.press(key)
+        assert page.locator("#rows tbody tr").count() == rows
     page.get_by_label("Source").select_option("enhanced")
     page.wait_for_url("**source=enhanced*")
     assert page.locator("#rows tbody tr").count() == 1
@@ -96,12 +92,12 @@ def test_questions_are_filtered_opened_and_their_lineage_followed_by_keyboard_al
     assert page.evaluate("document.activeElement.closest('#rows') !== null")
     page.keyboard.press("Enter")
     page.wait_for_url("**/questions/*")
-    assert page.get_by_role("heading", name="Where it comes from").is_visible()
+    page.get_by_role("heading", name="Where it comes from").wait_for()
     assert page.locator(".attempt").count() == 2
     assert "1 pair, chosen × rejected: 0×1" not in page.content()  # equal texts make no pair
     page.keyboard.press("u")
     page.get_by_role("heading", name="What was made of it").wait_for()
-    assert page.get_by_role("heading", name="Round 1").is_visible()
+    page.get_by_role("heading", name="Round 1").wait_for()
     page.keyboard.press("/")
     page.keyboard.press("Escape")
     page.keyboard.press("Tab")
