@@ -209,6 +209,7 @@ def report_cost(workspace: Workspace) -> tuple[float, float]:
         stdout=subprocess.DEVNULL,
     )
     taken = time.perf_counter() - started
+    assert workspace.report.stat().st_mtime > time.time() - taken - 1, "report.html was not written"
     return taken, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
 
 
