@@ -49,8 +49,10 @@ class Teacher1:
         self.asked += 1
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
-        await asyncio.sleep(self.takes_s)
-        self.in_flight -= 1
+        try:
+            await asyncio.sleep(self.takes_s)
+        finally:
+            self.in_flight -= 1
         if self.error:
             raise self.error
         return GradeReply(Verdict.CORRECT if answer == "13" else Verdict.INCORRECT, answer or None, "")
@@ -215,6 +217,23 @@ def post(port: int, body: Any, authorization: str) -> tuple[int, Any]:
     found = response.status, json.loads(response.read())
     connection.close()
     return found
+
+
+def test_closing_ends_what_is_asked_for_by_callers_that_are_gone(serve: Serve) -> None:
+    """As when verl is ended: its calls must not go on beside a run that is over."""
+    teacher = Teacher1(takes_s=600)
+    with serve(teacher) as rewards:
+        body = json.dumps({"question_id": WITHOUT.question_id, "response": "\\boxed{13}", "cut_off": False})
+        connection = http.client.HTTPConnection("127.0.0.1", rewards.port, timeout=10)
+        connection.request("POST", "/verdict", body, {"Authorization": f"Bearer {rewards.token}"})
+        until = time.monotonic() + 10
+        while not teacher.in_flight:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        connection.close()
+        time.sleep(0.1)
+        assert teacher.in_flight == 1
+    assert teacher.in_flight == 0
 
 
 def test_a_server_that_is_gone_is_told_to_the_run(serve: Serve, tmp_path: Path) -> None:

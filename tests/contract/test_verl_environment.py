@@ -18,7 +18,13 @@ from prosetting.config import Settings
 from prosetting.errors import ConfigError
 from prosetting.trainers.verl_environment import NEEDED, check_packages, check_verl, packages
 
-GOOD = dict.fromkeys(NEEDED, "1.0") | {"verl": "0.9.1", "trl": None, "transformers": "5.10.4", "vllm": "0.24.0"}
+GOOD = dict.fromkeys(NEEDED, "1.0") | {
+    "verl": "0.9.1",
+    "trl": None,
+    "transformers": "5.10.4",
+    "vllm": "0.24.0",
+    "flash-attn": "2.8.3",
+}
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +93,7 @@ def test_another_version_of_verl_is_installed_there(settings: Callable[..., Sett
     ("versions", "what", "next_step"),
     [
         ({"cachetools": None, "ray": None}, "lacks ray, cachetools", "make verl-env"),
+        ({"flash-attn": None}, "flash-attn is not installed there", "VERL_GRPO, which has no critic"),
         ({"vllm": None}, "VERL_ROLLOUT_ENGINE=vllm is not installed", r"pip install 'verl\[vllm\]==0.9.1'"),
         ({"transformers": "5.23.0"}, "transformers 5.23.0", "make verl-env"),
         ({"trl": "1.16.0"}, "trl 1.16.0 is installed there, with which verl cannot", "pip uninstall trl"),
@@ -102,7 +109,8 @@ def test_packages_that_do_not_go_with_verl(
 
 
 def test_an_engine_of_a_plug_in_is_no_package_to_look_for(settings: Callable[..., Settings]) -> None:
-    assert packages(settings(verl_rollout_engine="of_a_plug_in")) == ("verl", "trl", *NEEDED)
+    plugged_in = settings(training_framework="VERL_GRPO", verl_rollout_engine="of_a_plug_in")
+    assert packages(plugged_in) == ("verl", "trl", *NEEDED)
 
 
 def test_no_gpu_to_train_on(settings: Callable[..., Settings]) -> None:

@@ -73,6 +73,7 @@ class _Open:
         self._grade = grader
         self._question_of = question_of
         self._counts: Counter[str] = Counter()
+        self._in_flight: set[asyncio.Task[Any]] = set()
         application = web.Application(client_max_size=MAX_REQUEST_BYTES)
         application.router.add_post("/verdict", self._answer)
         self._runner = web.AppRunner(application, access_log=None, keepalive_timeout=KEPT_OPEN_S, shutdown_timeout=1.0)
@@ -89,9 +90,18 @@ class _Open:
         self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
+        """Returns once nothing is being graded any more: a request goes on when its caller, ended, is gone."""
         await self._runner.cleanup()
+        in_flight = list(self._in_flight)
+        for task in in_flight:
+            task.cancel()
+        await asyncio.gather(*in_flight, return_exceptions=True)
 
     async def _answer(self, request: web.Request) -> web.Response:
+        task = asyncio.current_task()
+        assert task is not None
+        self._in_flight.add(task)
+        task.add_done_callback(self._in_flight.discard)
         if not hmac.compare_digest(request.headers.get("Authorization", "").encode(), f"Bearer {self.token}".encode()):
             return _error(401, "the token is missing or wrong")
         if self.failure is not None:

@@ -66,7 +66,7 @@ def resolved_configuration(settings: Settings, arguments: list[str]) -> dict[str
 def packages(settings: Settings) -> tuple[str, ...]:
     """What is looked for in verl's environment."""
     engine = settings.verl_rollout_engine
-    return ("verl", "trl", *NEEDED, *((engine,) if engine in ENGINES else ()))
+    return ("verl", "trl", *NEEDED, *((engine,) if engine in ENGINES else ()), *_for_the_critic(settings))
 
 
 def check_packages(settings: Settings, python: Path, versions: dict[str, str | None]) -> None:
@@ -87,6 +87,11 @@ def check_packages(settings: Settings, python: Path, versions: dict[str, str | N
             f"VERL_ROLLOUT_ENGINE={engine} is not installed there",
             f"{python} -m pip install 'verl[{engine}]=={VERL_VERSION}', or name another engine",
         )
+    if missing := [name for name in _for_the_critic(settings) if versions[name] is None]:
+        raise wrong(
+            f"{missing[0]} is not installed there, without which verl {VERL_VERSION} cannot load the critic of PPO",
+            f"{python} -m pip install {missing[0]}, or set TRAINING_FRAMEWORK=VERL_GRPO, which has no critic",
+        )
     if not LEAST_TRANSFORMERS <= _numbers(versions["transformers"]) < TOO_NEW_TRANSFORMERS:
         raise wrong(f"transformers {versions['transformers']} is installed there; verl needs >=5.5.3,<5.11")
     if versions["trl"] and _numbers(versions["trl"]) >= TOO_NEW_TRL:
@@ -94,6 +99,12 @@ def check_packages(settings: Settings, python: Path, versions: dict[str, str | N
             f"trl {versions['trl']} is installed there, with which verl cannot build a model",
             f"{python} -m pip uninstall trl",
         )
+
+
+def _for_the_critic(settings: Settings) -> tuple[str, ...]:
+    """verl loads a critic with FlashAttention 2 and nothing else; a platform of the user's own may do otherwise."""
+    on_a_plug_in = bool(os.environ.get("VERL_PLATFORM"))
+    return ("flash-attn",) if settings.training_framework == "VERL_PPO" and not on_a_plug_in else ()
 
 
 def _check_devices(settings: Settings) -> None:

@@ -15,7 +15,7 @@ from contextlib import nullcontext
 
 import ray
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
 from verl.plugin.platform.platform_base import PlatformBase
 from verl.plugin.platform.platform_manager import PlatformRegistry
 from verl.workers.rollout import base as rollout_base
@@ -123,6 +123,17 @@ def _init_on_gloo(backend=None, *args, **kwargs):
 torch.distributed.init_process_group = _init_on_gloo
 # verl offloads the reference policy to pinned memory, which only an accelerator has.
 torch.Tensor.pin_memory = lambda self, *args, **kwargs: self
+
+
+_load_critic = AutoModelForTokenClassification.from_pretrained
+
+
+def _load_critic_without_flash_attention(*args, **kwargs):
+    """verl asks for FlashAttention 2, whatever its configuration says, and that needs CUDA."""
+    return _load_critic(*args, **kwargs | {"attn_implementation": "sdpa"})
+
+
+AutoModelForTokenClassification.from_pretrained = _load_critic_without_flash_attention
 
 
 class HFCpuServer:
