@@ -378,6 +378,7 @@ class Settings(BaseModel):
 
     # Evaluation
     eval_attempts: int = _setting(8, "Sampled attempts at each held-out question", unit="attempts", fixed=True, ge=1)
+    eval_files: CommaWords = _setting((), "Files of questions that `prosetting eval` scores where it is given none")
 
     # What happens when something fails
     auto_retry_enabled: bool = _setting(True, "Try a failed stage again")

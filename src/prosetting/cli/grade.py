@@ -67,9 +67,7 @@ def grade(
     from prosetting.records import DecidedBy, Verdict
 
     settings = load(ctx, env_file, need_model=False).settings
-    total = sum(1 for _ in read_rows(file))
-    if not total:
-        raise _wrong(str(file), "no rows")
+    total = count_rows(file)
     with log_to_stderr() as log:
         counts = _grade_file(file, total, out, settings, rules_only=rules_only)
         verdicts = ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict)
@@ -88,29 +86,35 @@ class _Cascade:
 
 def _grade_file(file: Path, total: int, out: Path | None, settings: Settings, *, rules_only: bool) -> Counter[str]:
     """How many rows have which verdict, and who decided the correct and incorrect ones."""
-    import asyncio
-
-    from prosetting.core.progress import Progress
     from prosetting.records import Verdict
 
     counts: Counter[str] = Counter()
+    with _output(out) as stream:
+        for row, decision in graded_rows(file, total, settings, rules_only=rules_only):
+            graded = row.fields | {"verdict": decision.verdict.value, "decided_by": decision.decided_by}
+            # ASCII: a response may hold what no encoding takes, such as half of a surrogate pair.
+            stream.write(json.dumps(graded) + "\n")
+            counts[decision.verdict] += 1
+            counts[decision.decided_by] += decision.verdict is not Verdict.UNKNOWN
+    return counts
+
+
+def graded_rows(file: Path, total: int, settings: Settings, *, rules_only: bool) -> Iterator[tuple[Row, Decision]]:
+    """The rows of a file in order, each with its verdict. `total` is how many there are, for the progress."""
+    import asyncio
+
+    from prosetting.core.progress import Progress
+
     with ExitStack() as stack:
         runner = stack.enter_context(asyncio.Runner())
         cascade = _open_cascade(stack, runner, settings, rules_only=rules_only)
-        stream = stack.enter_context(_output(out))
         progress = Progress("graded", total)
         rows = read_rows(file)
         for number in count():
             if not (chunk := list(islice(rows, ROWS_AT_A_TIME))):
                 break
             decide = _decide(chunk, cascade, settings.teacher_concurrent_workers, f"grade-{number}", progress)
-            for row, decision in zip(chunk, runner.run(decide), strict=True):
-                graded = row.fields | {"verdict": decision.verdict.value, "decided_by": decision.decided_by}
-                # ASCII: a response may hold what no encoding takes, such as half of a surrogate pair.
-                stream.write(json.dumps(graded) + "\n")
-                counts[decision.verdict] += 1
-                counts[decision.decided_by] += decision.verdict is not Verdict.UNKNOWN
-    return counts
+            yield from zip(chunk, runner.run(decide), strict=True)
 
 
 def _open_cascade(stack: ExitStack, runner: asyncio.Runner, settings: Settings, *, rules_only: bool) -> _Cascade:
@@ -169,6 +173,14 @@ async def _decide(
 
     await for_each(list(left_open.values()), ask, limit=workers)
     return [decisions[row.key] for row in rows]
+
+
+def count_rows(file: Path) -> int:
+    """How many rows a file has. Raises DataError, before anything is spent, for a bad row or none."""
+    total = sum(1 for _ in read_rows(file))
+    if not total:
+        raise _wrong(str(file), "no rows")
+    return total
 
 
 def read_rows(file: Path) -> Iterator[Row]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from prosetting.collectors.solver import Solver
 from prosetting.collectors.trajectory_collector import TrajectoryCollector
 from prosetting.config import Settings
 from prosetting.core.concurrency import Frontier, side_by_side
 from prosetting.core.journal import Journal
-from prosetting.evaluation.benchmark import score_of_grades
+from prosetting.core.journal_rows import Split
+from prosetting.evaluation.benchmark import QuestionScores, score_of_grades
+from prosetting.processors.answer_vote import vote_of
 from prosetting.processors.reward_calculator import RewardCalculator
 from prosetting.records import GREEDY_ATTEMPT, HeldoutScore, Question
 
@@ -34,3 +36,13 @@ async def score_heldout(
         rewards.grade("heldout", round_, questions, attempts_a_question=len(attempts), sampled=sampled),
     )
     return score_of_grades((found for _, found in journal.graded_attempts("heldout", round_)), settings.seed)
+
+
+def question_scores(journal: Journal, split: Split, round_: int, questions: Iterable[Question]) -> QuestionScores:
+    """What the graded attempts at these questions come to, question by question."""
+    asked = {question.question_id: question for question in questions}
+    scores = QuestionScores(vote_of)
+    for attempt, grade in journal.graded_attempts(split, round_):
+        if question := asked.get(attempt.question_id):
+            scores.add(question, attempt, grade)
+    return scores
