@@ -155,8 +155,7 @@ def test_a_checkpoint_that_cannot_be_loaded_says_so(nodes: Nodes, tmp_path: Path
 
 def test_a_run_that_is_killed_leaves_no_actor_on_the_cluster(nodes: Nodes, model: Path, tmp_path: Path) -> None:
     code = f"""
-        import contextlib
-import itertools
+        import itertools
         from pathlib import Path
         from prosetting.collectors.ray_solver import open_ray_solver
         from prosetting.collectors.solver import SampleRequest, SamplingParams
