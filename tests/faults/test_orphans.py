@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from prosetting.core import orphans
-from prosetting.core.orphans import end_orphans, mark_of, none_left_behind
+from prosetting.core.orphans import end_orphans, mark_of, none_left_behind, pids_of_run
 
 # A run with a child in its own process group, and that one's child in a session of its own, as torchrun's workers are.
 RUN = """
@@ -174,3 +174,13 @@ def test_without_a_process_table_nothing_is_looked_for(tmp_path: Path, monkeypat
     with none_left_behind(tmp_path):
         assert os.environ[orphans.MARK] == mark_of(tmp_path)
     assert orphans.MARK not in os.environ
+
+
+def test_what_a_run_has_started_is_known_by_its_workspace(tmp_path: Path, started: list[int]) -> None:
+    (tmp_path / "other").mkdir()
+    with subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path)], stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        started += [int(word) for word in run.stdout.readline().split()]
+        assert pids_of_run(tmp_path) == set(started)
+        assert pids_of_run(tmp_path / "other") == set()
+        run.kill()

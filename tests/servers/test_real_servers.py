@@ -197,11 +197,13 @@ def test_servers_of_a_run_that_was_killed_end_with_it(solved: Solved, tmp_path: 
     workspace = tmp_path / "run"
     with subprocess.Popen(command(solved, workspace), stderr=subprocess.PIPE, text=True, env=environment()) as run:
         assert run.stderr is not None
+        said = []
         for line in run.stderr:
-            if "sampling" in line:
+            said.append(line)
+            if "sampling (" in line:
                 break
         else:
-            pytest.fail("the run never sampled")
-        assert len(pids_of_run(workspace)) >= 6, "two guards, two servers, two engines"
+            pytest.fail(f"the run never sampled: {said}")
+        assert len(pids_of_run(workspace)) >= 6, f"two guards, two servers, two engines; {said}"
         run.kill()
     wait_for(lambda: not pids_of_run(workspace))

@@ -51,9 +51,14 @@ def mark_of(workspace: Path) -> str:
     return f"{folder.st_dev}:{folder.st_ino}"
 
 
+def _entry(mark: str) -> str:
+    """The mark as it stands in an environment."""
+    return f"{MARK}={mark}"
+
+
 def pids_of_run(workspace: Path) -> set[int]:
     """The processes that the run of this workspace has started, and they, and that are alive; not the run itself."""
-    return set(_marked(mark_of(workspace), set()))
+    return set(_marked(_entry(mark_of(workspace)), set()))
 
 
 def end_orphans(mark: str) -> list[int]:
@@ -61,7 +66,7 @@ def end_orphans(mark: str) -> list[int]:
 
     What it ended, and what it could not end or look at, goes to the log.
     """
-    left, found, unreadable = _end_marked(f"{MARK}={mark}")
+    left, found, unreadable = _end_marked(_entry(mark))
     for pid, command in found.items():
         outcome = "cannot be ended, and may hold a GPU" if pid in left else "ended"
         log.warning("an earlier run left process %d behind (%s): %s", pid, command, outcome)
