@@ -93,7 +93,7 @@ def train(job: dict[str, Any], stop: StopWish) -> bool:
     if any(agreed(args, not all_finite(trainer.model))):
         raise ArithmeticError(f"the weights are not finite after step {outcome.global_step}")
     evaluated = trainer.evaluate() if validation_set is not None else {}
-    metrics = logged_metrics(trainer.state.log_history)
+    metrics = logged_metrics(trainer.state.log_history, every=trainer.state.logging_steps)
     metrics |= {name: value for name, value in evaluated.items() if not name.endswith(OF_THIS_START)}
     metrics["processes"] = args.world_size
     result = {
@@ -126,9 +126,10 @@ def save(trainer: DPOTrainer, job: dict[str, Any], result: dict[str, Any]) -> No
     all_here()
 
 
-def logged_metrics(history: list[dict[str, float]]) -> dict[str, float]:
+def logged_metrics(history: list[dict[str, float]], *, every: int) -> dict[str, float]:
     """TRL's figures of the last logged steps, the log-probabilities of the first as `first_logps/…`, the mean loss,
-    and the largest gradient norm.
+    and the largest gradient norm, of the steps that are logged `every` so often: the one at which a training was
+    stopped is logged besides, and has no say.
 
     From the history, which a checkpoint carries; trl's own mean is of the steps since the last start only.
     """
@@ -139,7 +140,8 @@ def logged_metrics(history: list[dict[str, float]]) -> dict[str, float]:
     last = {name: value for name, value in steps[-1].items() if "/" in name or name in ("loss", "grad_norm")}
     ends = [0, *(entry["step"] for entry in steps)]
     total = sum(entry["loss"] * (end - start) for entry, start, end in zip(steps, ends, ends[1:], strict=False))
-    largest = {"grad_norm_max": max(entry["grad_norm"] for entry in steps)} if "grad_norm" in last else {}
+    regular = [entry for entry in steps if entry["step"] % every == 0 or entry["step"] in (1, ends[-1])]
+    largest = {"grad_norm_max": max(entry["grad_norm"] for entry in regular)} if "grad_norm" in last else {}
     return {"train_loss": total / ends[-1], **first, **last, **largest}
 
 
