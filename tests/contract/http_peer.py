@@ -79,6 +79,8 @@ class Peer:
     delay_s: float = 0.0
     base_url: str = ""
     requests: list[dict[str, Any]] = field(default_factory=list)
+    heads: list[str] = field(default_factory=list)
+    """Of each request, its first line and headers in lower case."""
     in_flight: int = 0
     most_in_flight: int = 0
 
@@ -90,6 +92,7 @@ class Peer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
         length = int(head.partition("content-length:")[2].split()[0]) if "content-length:" in head else 0
+        self.heads.append(head)
         self.requests.append(json.loads(await reader.readexactly(length) or b"{}"))
         answer = self.answers[min(len(self.requests), len(self.answers)) - 1]
         self.in_flight += 1

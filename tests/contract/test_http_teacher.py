@@ -132,6 +132,20 @@ def test_what_no_retry_can_mend_stops_at_once_without_telling_the_key(answer: by
     run(main)
 
 
+def test_what_the_environment_says_of_openai_goes_to_no_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-environment")
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-of-the-environment")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "project-of-the-environment")
+
+    async def main() -> None:
+        async with peer(GOOD) as server:
+            assert await teacher_at(server.base_url).grade(QUESTION, "5") == RIGHT
+            assert f"authorization: bearer {KEY}" in server.heads[0]
+            assert "of-the-environment" not in server.heads[0]
+
+    run(main)
+
+
 def test_nobody_listening_is_unavailable() -> None:
     async def main() -> None:
         async with peer() as server:

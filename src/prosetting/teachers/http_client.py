@@ -38,6 +38,8 @@ class EndpointClient:
             max_retries=0,
             http_client=capped_http_client(endpoint, connections, timeout_s, keep_alive_s),
         )
+        # It takes these from OPENAI_ORG_ID and OPENAI_PROJECT_ID; the endpoint may be anybody's.
+        self._client.organization = self._client.project = None
 
     async def send(self, path: str, body: Mapping[str, Any] | None) -> bytes:
         """One HTTP call, POST with a body, GET without: the body of a 200. Raises what `failure_of` gives."""
