@@ -164,7 +164,7 @@ def test_out_of_memory_is_tried_again_with_smaller_steps_of_the_same_update(
     assert short.metrics["train_loss"] == pytest.approx(ample.metrics["train_loss"], rel=1e-3)
 
 
-@pytest.mark.slow  # how much memory a step takes differs between machines
+@pytest.mark.slow
 def test_out_of_memory_with_one_large_question_is_tried_again_in_parts_of_it(forks: Zygote, tmp_path: Path) -> None:
     wide = build_tiny_model(tmp_path / "model", wide=16384)
     right, wrong = ([f"{word}{n} {n * n} \\boxed{{{n}}}" for n in range(12)] for word in ("=", "-"))
@@ -175,8 +175,11 @@ def test_out_of_memory_with_one_large_question_is_tried_again_in_parts_of_it(for
         (tmp_path / name).mkdir()
         return a_job(tmp_path / name, wide, dataset_dirs=[write_dataset(tmp_path / name / "round_3", questions)])
 
-    trainer = ForkedTrainer(forks, memory_mb=300, **change)
-    short = trainer.train(job("short"))
+    for memory_mb in range(320, 100, -20):  # how much a step takes differs between machines
+        trainer = ForkedTrainer(forks, memory_mb=memory_mb, **change)
+        short = trainer.train(job(f"short-{memory_mb}"))
+        if short.notes:
+            break
     assert [step.most_tokens for step in trainer.steps[:2]] == [4096, 1024]
     assert f"{trainer.steps[-1].most_tokens} tokens a forward pass" in short.notes[0]
     ample = ForkedTrainer(forks, **change).train(job("ample"))
@@ -184,10 +187,10 @@ def test_out_of_memory_with_one_large_question_is_tried_again_in_parts_of_it(for
     assert short.metrics["train_loss"] == pytest.approx(ample.metrics["train_loss"], rel=1e-3)
 
 
-@pytest.mark.slow  # how much memory a step takes differs between machines
+@pytest.mark.slow
 def test_memory_that_never_suffices_is_a_failure_after_three_smaller_steps(forks: Zygote, tmp_path: Path) -> None:
     wide = build_tiny_model(tmp_path / "model", wide=16384)
-    trainer = ForkedTrainer(forks, memory_mb=300, dpo_engine="stock", trl_batch_size=32, trl_gradient_accumulation=1)
+    trainer = ForkedTrainer(forks, memory_mb=150, dpo_engine="stock", trl_batch_size=32, trl_gradient_accumulation=1)
     with pytest.raises(TrainingError, match="out of memory with 4 pairs a step"):
         trainer.train(new_job(tmp_path / "job", wide))
     assert [step.size for step in trainer.steps] == [32, 16, 8, 4]
