@@ -71,7 +71,7 @@ def prosetting(count: int, folder: Path) -> int:
         pairs_of_question(prompt, attempts, run_seed=7, most=None, shuffle_labels=False)
         for prompt, attempts in questions(count)
     )
-    return save_pairs(folder, 1, filter(None, found)).total
+    return save_pairs(folder, 1, filter(None, found)).pairs
 
 
 def rows(count: int) -> list[dict[str, Any]]:

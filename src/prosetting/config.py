@@ -242,6 +242,18 @@ class Settings(BaseModel):
     max_pairs_per_question: OptionalCount = _setting(
         None, "Most pairs of one question. Empty: all correct × incorrect pairs", unit="pairs", fixed=True
     )
+    all_correct_questions: str = _setting(
+        "nothing",
+        "What is made of a question whose attempts were all correct: nothing, or supervised (one of its attempts"
+        " becomes a row that the sft loss trains on)",
+        fixed=True,
+    )
+    supervised_rows_per_round: OptionalCount = _setting(
+        None,
+        "Most rows of ALL_CORRECT_QUESTIONS a round, validation's included. Empty: one for each such question",
+        unit="rows",
+        fixed=True,
+    )
     shuffle_labels: bool = _setting(
         False, "Control experiment: permute the verdicts within each question before pairing", fixed=True
     )
@@ -407,6 +419,10 @@ class Settings(BaseModel):
         if not self.trains_with_verl:
             names = {name for name in names if not name.startswith("verl_")}
         return self.model_dump(mode="json", include=names)
+
+    @property
+    def makes_supervised_rows(self) -> bool:
+        return self.all_correct_questions != "nothing"
 
     @property
     def trains_with_verl(self) -> bool:

@@ -108,7 +108,8 @@ class QuestionPairs:
     """The preference pairs of one question in one round, each completion held once.
 
     Pair p prefers `completions[chosen[p]]` to `completions[rejected[p]]`; `attempts` numbers the completions.
-    Every completion is in a pair.
+    Every completion is in a pair. A pair of one completion with itself is a supervised row: no preference, but an
+    example for the sft loss.
     """
 
     prompt: str
@@ -169,6 +170,7 @@ class RoundSummary:
     trained: bool
     reason: str
     pairs: int
+    supervised_rows: int
     questions: int
     average_reward: float | None
     decided_by: dict[str, int]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,7 @@ from transformers import (
 )
 from trl import DPOConfig, DPOTrainer
 
-from prosetting.trainers.launch import OF_A_BATCH
-from prosetting.trainers.trl_job import LOSSES
+from prosetting.trainers.losses import LOSSES, OF_A_BATCH, STILL_ON_EQUAL_SIDES
 from prosetting.trainers.worker_dpo_data import tokenize
 from prosetting.trainers.worker_dpo_grouped import GroupedDPOTrainer
 
@@ -94,9 +94,17 @@ def arguments(folder: Path, **changes: Any) -> DPOConfig:
 
 
 def update(
-    base: Path, folder: Path, *, pairs: int = 0, most_tokens: int | None = None, lora: bool = False, **changes: Any
+    base: Path,
+    folder: Path,
+    *,
+    pairs: int = 0,
+    most_tokens: int | None = None,
+    lora: bool = False,
+    rows: Sequence[dict[str, Any]] | None = None,
+    **changes: Any,
 ) -> Update:
     """`pairs` a step by stock TRL; without, one of questions. The policy is one step away from the reference."""
+    rows = questions() if rows is None else rows
     torch.manual_seed(0)  # of the adapters
     adapters = LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False)
     peft: dict[str, Any] = {"peft_config": adapters} if lora else {}
@@ -111,12 +119,12 @@ def update(
     args = arguments(folder, **changes)
     if pairs:
         args.per_device_train_batch_size = args.per_device_eval_batch_size = pairs
-        data = Dataset.from_list([sided(pair) for question in questions() for pair in pairs_of(question)])
+        data = Dataset.from_list([sided(pair) for question in rows for pair in pairs_of(question)])
         trainer = DPOTrainer(
             model, args=args, train_dataset=data, eval_dataset=data, processing_class=tokenizer, **peft
         )
     else:
-        data = Dataset.from_list([tokenize(question, tokenizer, 96) or {} for question in questions()])
+        data = Dataset.from_list([tokenize(question, tokenizer, 96) or {} for question in rows])
         trainer = GroupedDPOTrainer(
             model,
             args,
@@ -176,6 +184,38 @@ def test_however_an_update_is_computed_it_is_the_same(base: Path, tmp_path: Path
     losses = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 5.0]}
     stock = update(base, tmp_path, pairs=PAIRS, **losses)
     assert_same(update(base, tmp_path, **WAYS[way], **losses), stock)
+
+
+SUPERVISED = [
+    {"prompt": f"Eva has {n} cards?", "completions": [f" {n}+0={n} \\boxed{{{n}}}"], "chosen": [0], "rejected": [0]}
+    for n in (7, 5_821, 90)
+]
+OF_PAIRS = ("rewards/", "logps/")
+
+
+@pytest.mark.parametrize("size", [1, 8])
+def test_supervised_rows_give_the_same_update_and_no_figures_of_pairs(base: Path, tmp_path: Path, size: int) -> None:
+    losses: dict[str, Any] = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 5.0]}
+    rows = [*questions(), *SUPERVISED]
+    ours = update(
+        base, tmp_path, rows=rows, per_device_train_batch_size=size, gradient_accumulation_steps=8 // size, **losses
+    )
+    stock = update(base, tmp_path, rows=rows, pairs=PAIRS + len(SUPERVISED), **losses)
+    pairs_alone = update(base, tmp_path, pairs=PAIRS, **losses)
+    assert float((pairs_alone.gradient - stock.gradient).norm() / stock.gradient.norm()) > 0.01
+    of_pairs = {name: value for name, value in pairs_alone.logged.items() if name.startswith(OF_PAIRS)}
+    assert stock.logged["rewards/margins"] == pytest.approx(
+        of_pairs["rewards/margins"] * PAIRS / (PAIRS + len(SUPERVISED)), rel=1e-4
+    )
+    stock.logged |= of_pairs
+    assert_same(ours, stock)
+
+
+@pytest.mark.parametrize("loss", [name for name in LOSSES if name != "sft"])
+def test_a_supervised_row_moves_nothing_by_a_loss_that_is_named_still(base: Path, tmp_path: Path, loss: str) -> None:
+    """By float32's rounding, that is; aot sorts a batch: where all rows are supervised it moves nothing either."""
+    gradient = update(base, tmp_path, rows=SUPERVISED, pairs=len(SUPERVISED), loss_type=[loss]).gradient
+    assert (float(gradient.norm()) < 1e-5) == (loss in STILL_ON_EQUAL_SIDES | OF_A_BATCH)
 
 
 @pytest.mark.parametrize("checkpointed", [False, True])

@@ -18,7 +18,8 @@ from trl import DPOTrainer
 from prosetting.errors import ConfigError, TrainingError
 from prosetting.trainers.base import TrainingJob, TrainingResult
 from prosetting.trainers.launch import launch_config
-from prosetting.trainers.trl_job import LOSSES, Step, dpo_arguments
+from prosetting.trainers.losses import LOSSES
+from prosetting.trainers.trl_job import Step, dpo_arguments
 from prosetting.trainers.trl_trainer import TrlTrainer, read_news
 
 

@@ -103,7 +103,7 @@ def test_the_files_tell_of_themselves(tmp_path):
 
 
 def test_a_round_without_pairs_leaves_readable_empty_files(tmp_path):
-    assert save_pairs(tmp_path, 1, []).total == 0
+    assert save_pairs(tmp_path, 1, []).pairs == 0
     assert [pq.read_table(tmp_path / name).num_rows for name in PAIR_FILES] == [0, 0, 0, 0]
 
 

@@ -66,7 +66,7 @@ def finished(inputs: Path) -> tuple[Workspace, Settings, list[TrainingJob]]:
 
 def verl(inputs: Path, root: Path, **changes: Any) -> Settings:
     settings = toy_settings(inputs, root, rounds=ROUNDS)
-    return settings.model_copy(update={"training_framework": "VERL_GRPO"} | changes)
+    return settings.model_copy(update={"training_framework": "VERL_GRPO", "all_correct_questions": "nothing"} | changes)
 
 
 def read(path: Path) -> Any:
@@ -133,7 +133,7 @@ def test_a_fork_has_the_files_of_its_rounds(finished: tuple[Workspace, Settings,
 def test_a_fork_may_go_on_with_verl_and_leaves_the_pairs_of_before_aside(inputs: Path, tmp_path: Path) -> None:
     trl = toy_settings(inputs, tmp_path / "trl", rounds=1)
     run(trl)
-    fork(Workspace.of(trl), tmp_path / "fork", 1, training_framework="VERL_PPO")
+    fork(Workspace.of(trl), tmp_path / "fork", 1, training_framework="VERL_PPO", all_correct_questions="nothing")
     (job,) = run(verl(inputs, tmp_path / "fork", training_framework="VERL_PPO", total_rounds=2))
     assert [file.name.split("_")[1] for file in job.training_files] == ["r2"]
 

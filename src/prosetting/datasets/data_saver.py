@@ -87,20 +87,26 @@ LONGEST_GROUP = 32 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class PairCounts:
-    """Pairs written, by side of the split, and the questions they come from."""
+    """Pairs and supervised rows written, by side of the split, and the questions they come from."""
 
     train: int
     validation: int
+    supervised_train: int
+    supervised_validation: int
     questions: int
 
     @property
-    def total(self) -> int:
+    def pairs(self) -> int:
         return self.train + self.validation
+
+    @property
+    def supervised_rows(self) -> int:
+        return self.supervised_train + self.supervised_validation
 
 
 def save_pairs(folder: Path, round_: int, questions: Iterable[QuestionPairs]) -> PairCounts:
     """Write PAIR_FILES and dataset_info.json of one round: every pair as a row, and every question as a row."""
-    counts = dict.fromkeys(SIDES, 0)
+    rows_written, supervised = dict.fromkeys(SIDES, 0), dict.fromkeys(SIDES, 0)
     total = 0
     with ExitStack() as stack:
         paths = {name: stack.enter_context(replace_atomically(folder / name)) for name in PAIR_FILES}
@@ -116,11 +122,18 @@ def save_pairs(folder: Path, round_: int, questions: Iterable[QuestionPairs]) ->
             for side, part in sides.items():
                 if part:
                     rows, table = _tables(part)
-                    counts[side] += rows.num_rows
+                    rows_written[side] += rows.num_rows
+                    supervised[side] += pc.sum(pc.equal(rows["chosen_attempt"], rows["rejected_attempt"])).as_py()
                     pairs[side].write_table(rows)
                     by_question[side].write_table(table)
             reached("parquet:rows_written")
-    found = PairCounts(counts["train"], counts["validation"], total)
+    found = PairCounts(
+        train=rows_written["train"] - supervised["train"],
+        validation=rows_written["validation"] - supervised["validation"],
+        supervised_train=supervised["train"],
+        supervised_validation=supervised["validation"],
+        questions=total,
+    )
     write_json(folder / "dataset_info.json", _info(round_, found))
     return found
 
@@ -246,8 +259,13 @@ def _info(round_: int, counts: PairCounts) -> dict[str, Any]:
         "round": round_,
         "format": "preference pairs (prompt, chosen, rejected)",
         "columns": {field.name: str(field.type) for field in PAIR_SCHEMA},
-        "train_rows": counts.train,
-        "validation_rows": counts.validation,
+        "train_rows": counts.train + counts.supervised_train,
+        "validation_rows": counts.validation + counts.supervised_validation,
+        "supervised": {
+            "format": "chosen = rejected: no preference, a correct attempt for a supervised loss alone",
+            "train_rows": counts.supervised_train,
+            "validation_rows": counts.supervised_validation,
+        },
         "questions": counts.questions,
         "by_question": {
             "format": "one row a question; pair p prefers completions[chosen[p]] to completions[rejected[p]]",

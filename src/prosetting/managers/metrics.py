@@ -73,6 +73,7 @@ class TrainingFigures:
     trained: bool
     reason: str
     pairs: int
+    supervised_rows: int
     steps: int
     loss: float | None
     grad_norm: float | None
@@ -137,6 +138,7 @@ class RoundMetrics:
     pool: PoolFigures | None
     mean_completion_tokens: float | None
     pairs: int | None
+    supervised_rows: int | None
     training: TrainingFigures | None
     new_questions: dict[str, int]
     diversity: dict[str, float]
@@ -160,7 +162,7 @@ def round_metrics(journal: Journal, workspace: Workspace, round_: int) -> RoundM
     seed = int(settings.get("seed", 0))
     began_at, ended_at = spans[0].began_at, max(max(span.ended_at or 0.0 for span in spans), over.finished_at)
     outputs = {stage: record.output if (record := journal.stage(round_, stage)) and round_ else {} for stage in Stage}
-    preparation = outputs[Stage.NEXT_ROUND_PREP]
+    preparation, converted = outputs[Stage.NEXT_ROUND_PREP], outputs[Stage.DPO_CONVERSION]
     # From the first call on; what the next round asks is its own.
     calls = journal.call_figures(0.0 if round_ == 0 else began_at, _next_began_at(journal, round_) or time.time())
     return RoundMetrics(
@@ -172,7 +174,8 @@ def round_metrics(journal: Journal, workspace: Workspace, round_: int) -> RoundM
         heldout=_heldout(journal, round_, seed),
         pool=_pool(journal, round_) if round_ else None,
         mean_completion_tokens=journal.mean_completion_tokens("train", round_) if round_ else None,
-        pairs=outputs[Stage.DPO_CONVERSION].get("pairs"),
+        pairs=converted.get("pairs"),
+        supervised_rows=converted.get("supervised_rows", 0) if converted else None,
         training=_training(outputs[Stage.TRL_TRAINING]) if round_ else None,
         new_questions=preparation.get("new_questions", {}),
         diversity=preparation.get("diversity", {}),
@@ -239,6 +242,7 @@ def _training(output: dict[str, Any]) -> TrainingFigures:
         trained=output["trained"],
         reason=output["reason"],
         pairs=output.get("train_pairs", 0) if output["trained"] else 0,
+        supervised_rows=output.get("supervised_rows", 0) if output["trained"] else 0,
         steps=output.get("steps", 0),
         loss=told.get("train_loss", told.get("loss")),
         grad_norm=told.get("grad_norm"),

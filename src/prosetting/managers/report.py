@@ -129,7 +129,14 @@ def _teacher(totals: dict[str, Any]) -> str:
 
 
 def _table(summary: dict[str, Any]) -> Iterator[list[str]]:
-    yield ["round", "questions", "reward", "rules", "teacher1", "unknown", "pairs", "trained", "pass@1", "time"]
+    # A column only where a strategy makes such rows.
+    some = any(r["supervised_rows"] for r in summary["rounds"])
+    supervised = ["supervised"] if some else []
+    yield [
+        *("round", "questions", "reward", "rules", "teacher1", "unknown", "pairs"),
+        *supervised,
+        *("trained", "pass@1", "time"),
+    ]
     for r in summary["rounds"]:
         yield [
             str(r["round"]),
@@ -139,6 +146,7 @@ def _table(summary: dict[str, Any]) -> Iterator[list[str]]:
             str(r["decided_by"].get("teacher1", 0)),
             str(r["unknown"]),
             str(r["pairs"]),
+            *([str(r["supervised_rows"])] if some else []),
             "yes" if r["trained"] else "no",
             _share(r["heldout"]["pass_at_1"]) if r["heldout"] else "–",
             _duration(r["duration_seconds"]),

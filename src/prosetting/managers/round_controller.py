@@ -29,12 +29,12 @@ from prosetting.core.pool_questions import PoolQuestions
 from prosetting.core.state_manager import CONCLUSION, EVALUATION, WRITING, StateManager
 from prosetting.core.workspace import Workspace
 from prosetting.datasets.data_saver import save_pairs, save_verl_rows
-from prosetting.datasets.dpo_data_converter import pairs_of_question
 from prosetting.datasets.verl_data import verl_row
 from prosetting.errors import GpuError, SolverError, TeacherUnavailable, TrainingError
 from prosetting.managers.binding import bound_to
 from prosetting.managers.gates import AfterFailure, Gate
 from prosetting.managers.heldout import score_heldout
+from prosetting.managers.preference_data import DECIDED_BY, preference_rows
 from prosetting.managers.question_manager import NewQuestions, QuestionManager, outcomes
 from prosetting.managers.room import check_room_for
 from prosetting.managers.round_files import RoundFiles
@@ -47,7 +47,6 @@ from prosetting.teachers.prompts import PROMPT_VERSION
 from prosetting.trainers.base import Trainer, TrainingJob, TrainingResult
 
 log = logging.getLogger("prosetting")
-PAIRING = ("seed", "solver_instruction", "max_pairs_per_question", "shuffle_labels", "reference_as_chosen")
 T = TypeVar("T")
 Inputs = dict[str, Any]
 """What a stage depends on, by name: settings as they are, content as digests."""
@@ -141,7 +140,7 @@ class RoundController:
         writing = asyncio.ensure_future(self._write_questions(round_, sampled, graded))
         try:
             await self._collect_and_grade(round_, sampled, graded)
-            await self._stage(round_, Stage.DPO_CONVERSION, self._graded_inputs, self._convert)
+            await self._stage(round_, Stage.DPO_CONVERSION, self._conversion_inputs, self._convert)
             await self._stage(round_, Stage.TRL_TRAINING, self._training_inputs, self.train)
             await self.evaluate(round_)
         except BaseException as error:
@@ -238,11 +237,14 @@ class RoundController:
             "digest": await self._read_in_thread(lambda reader: reader.verdicts_digest("train", round_)),
         }
 
-    # 3 · dpo_conversion
-
     def _graded_inputs(self, round_: int) -> Inputs:
         verdicts = self._output(round_, Stage.DATA_GRADING)["digest"]
         return {"verdicts": verdicts, "data_grading": self._done(round_, Stage.DATA_GRADING)}
+
+    # 3 · dpo_conversion
+
+    def _conversion_inputs(self, round_: int) -> Inputs:
+        return {**self._graded_inputs(round_), **{name: getattr(self._settings, name) for name in DECIDED_BY}}
 
     async def _convert(self, round_: int) -> dict[str, Any]:
         if self._settings.trains_with_verl:
@@ -275,25 +277,16 @@ class RoundController:
         """The settings that a round's data were made with: a lost file of a round that a fork was given is written
         again as it was."""
         made_with = bound_to(journal, round_) or {}
-        return self._settings.model_copy(update={name: made_with[name] for name in PAIRING if name in made_with})
+        return self._settings.model_copy(update={name: made_with[name] for name in DECIDED_BY if name in made_with})
 
     def convert(self, round_: int, journal: Journal) -> dict[str, Any]:
         """Write a round's preference data. `journal` may be a reader of its own."""
-        settings = self._as_made(round_, journal)
-        questions = (
-            pairs_of_question(
-                prompt_of(outcome.question, settings),
-                outcome.attempts,
-                run_seed=settings.seed,
-                most=settings.max_pairs_per_question,
-                shuffle_labels=settings.shuffle_labels,
-                reference_solution=outcome.question.solution if settings.reference_as_chosen else None,
-            )
-            for outcome in outcomes(journal, round_)
-        )
-        counts = save_pairs(self._workspace.dataset_dir(round_), round_, filter(None, questions))
+        rows = preference_rows(journal, round_, self._as_made(round_, journal))
+        counts = save_pairs(self._workspace.dataset_dir(round_), round_, rows)
         RoundFiles(self._workspace, journal).solver_training(round_, outcomes(journal, round_))
-        return {"pairs": counts.total, **asdict(counts)}
+        pairs = {"pairs": counts.pairs, "train": counts.train, "validation": counts.validation}
+        supervised = {"supervised_rows": counts.supervised_rows, "supervised_train": counts.supervised_train}
+        return {**pairs, **(supervised if counts.supervised_rows else {}), "questions": counts.questions}
 
     # 4 · trl_training
 
@@ -304,12 +297,15 @@ class RoundController:
 
     async def train(self, round_: int) -> dict[str, Any]:
         rounds = self._rounds_to_train_on(round_)
-        train_pairs = sum(self._output(r, Stage.DPO_CONVERSION)["train"] for r in rounds)
+        converted = [self._output(r, Stage.DPO_CONVERSION) for r in rounds]
+        train_pairs = sum(output["train"] for output in converted)
+        supervised = sum(output.get("supervised_train", 0) for output in converted)
         reason = self._reason_not_to_train(round_, train_pairs)
         result = None if reason else await self._run_trainer(self._training_job(round_, rounds))
         self._engines.trainer.close()
         unit = "questions" if self._settings.trains_with_verl else "pairs"
-        told = f"trained on {train_pairs} {unit} of rounds {', '.join(map(str, rounds))}"
+        rows = f" and {supervised} supervised rows" if supervised else ""
+        told = f"trained on {train_pairs} {unit}{rows} of rounds {', '.join(map(str, rounds))}"
         output = {
             "trained": result is not None,
             "reason": "; ".join([told, *result.notes]) if result else reason,
@@ -318,6 +314,7 @@ class RoundController:
             "metrics": result.metrics if result else {},
             "steps": result.steps if result else 0,
             "train_pairs": train_pairs,
+            **({"supervised_rows": supervised} if supervised else {}),
         }
         write_json(
             self._workspace.training_result(round_),

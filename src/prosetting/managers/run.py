@@ -48,6 +48,7 @@ from prosetting.managers.resources import ResourceSampler
 from prosetting.managers.round_controller import Engines, RoundController
 from prosetting.managers.run_summary import run_summary
 from prosetting.managers.status_view import status_text
+from prosetting.managers.strategies import check_strategies
 from prosetting.processors.answer_verifier import AnswerVerifier
 from prosetting.processors.reward_calculator import RewardCalculator
 from prosetting.processors.reward_function import RewardFunction, check_reward_function, fingerprint
@@ -253,7 +254,8 @@ def _engines(
 
 
 def check_engines(settings: Settings, *, trainer_given: bool = False) -> None:
-    """Raises ProSettingError for a Solver or a training that cannot be had as ordered."""
+    """Raises ProSettingError for a Solver, a training or a strategy that cannot be had as ordered."""
+    check_strategies(settings)
     _check_solver(settings)
     if not trains(settings):
         return

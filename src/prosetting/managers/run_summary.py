@@ -26,6 +26,7 @@ def round_summary(journal: Journal, round_: int) -> RoundSummary:
     """A finished round's summary, from what its stages came to. The round's five stages must be done."""
     outputs = {stage: record for stage in Stage if (record := journal.stage(round_, stage))}
     graded = outputs[Stage.DATA_GRADING].output
+    converted = outputs[Stage.DPO_CONVERSION].output
     training = outputs[Stage.TRL_TRAINING].output
     preparation = outputs[Stage.NEXT_ROUND_PREP].output
     evaluation = journal.stage(round_, EVALUATION)
@@ -34,7 +35,8 @@ def round_summary(journal: Journal, round_: int) -> RoundSummary:
         round=round_,
         trained=training["trained"],
         reason=training["reason"],
-        pairs=outputs[Stage.DPO_CONVERSION].output["pairs"],
+        pairs=converted["pairs"],
+        supervised_rows=converted.get("supervised_rows", 0),
         questions=sum(pool.values()),
         average_reward=graded["average_reward"],
         decided_by={who: graded[f"by_{who}"] for who in ("rules", "teacher1", "reward_function")},

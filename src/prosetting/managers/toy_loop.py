@@ -34,7 +34,8 @@ _QUESTIONS, _HELD_OUT, _ATTEMPTS = 3, 1, 3
 
 
 def toy_settings(inputs: Path, workspace: Path, *, rounds: int, seed: int = 7) -> Settings:
-    """Rounds that train from the second on, with held-out questions, questions without reference, and replays."""
+    """Rounds that train from the second on, with held-out questions, questions without reference, replays, and
+    supervised rows."""
     return Settings(
         solver_model_path=str(inputs / "base"),
         questions_file=inputs / "questions.json",
@@ -47,6 +48,10 @@ def toy_settings(inputs: Path, workspace: Path, *, rounds: int, seed: int = 7) -
         eval_attempts=1,
         new_questions_per_round=2,
         max_pool_questions=4,
+        all_correct_questions="supervised",
+        supervised_rows_per_round=1,
+        trl_loss_type=("sigmoid", "sft"),
+        trl_loss_weights=(1.0, 5.0),
         solver_batch_size=_ATTEMPTS,
         solver_instruction="",
         teacher_concurrent_workers=WORKERS,

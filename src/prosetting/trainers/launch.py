@@ -16,9 +16,8 @@ from typing import Any
 from prosetting.config import Settings
 from prosetting.core.accelerate_config import AccelerateConfig, read_accelerate_config
 from prosetting.errors import ConfigError
+from prosetting.trainers.losses import OF_A_BATCH, check_losses
 
-# Losses that compare the pairs of a batch with each other: they mean something only in stock TRL's batches of pairs.
-OF_A_BATCH = {"aot", "aot_unpaired"}
 ALL_LINEAR = "all-linear"
 """peft's word for all linear layers but the output."""
 
@@ -115,6 +114,7 @@ def _fsdp2(settings: Settings) -> dict[str, Any]:
 
 def check_training(settings: Settings) -> None:
     """Raises ConfigError for settings of training that do not go together, or would run as something else."""
+    check_losses(settings)
     if config := _own_config(settings):
         _check_own(settings, config)
     for found, next_step in _contradictions(settings):

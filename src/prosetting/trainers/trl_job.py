@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,28 +14,10 @@ from prosetting.config import Settings
 from prosetting.core.artifacts import digest
 from prosetting.core.gpu_manager import gpu_env
 from prosetting.core.machine import this_machine
-from prosetting.errors import ConfigError
 from prosetting.trainers.base import TrainingJob
 from prosetting.trainers.checkpoints import SEAL, sha256
 from prosetting.trainers.launch import ALL_LINEAR, engine_of, order_json, order_of
 
-# TRL's names less `exo_pair`, which needs a label smoothing that is no setting here.
-LOSSES = (
-    "sigmoid",
-    "sigmoid_norm",
-    "hinge",
-    "ipo",
-    "nca_pair",
-    "robust",
-    "bco_pair",
-    "sppo_hard",
-    "aot",
-    "aot_unpaired",
-    "apo_zero",
-    "apo_down",
-    "discopop",
-    "sft",
-)
 LEAST_TOKENS = 64
 """Splitting a forward pass further leaves nothing to split."""
 # Of trl's arguments, those without which a checkpoint would go on as another training.
@@ -89,16 +70,6 @@ def step_of(settings: Settings) -> Step:
     """The step that is set."""
     size = settings.dpo_batch_questions if engine_of(settings) == "grouped" else settings.trl_batch_size
     return Step(size, settings.dpo_max_tokens_per_forward)
-
-
-def check_losses(names: Sequence[str]) -> None:
-    """Raises ConfigError for a loss that TRL does not know."""
-    for name in names:
-        if name not in LOSSES:
-            raise ConfigError(
-                f"TRL_LOSS_TYPE names the loss {name!r}, which is not known",
-                next_step=f"choose from {', '.join(LOSSES)}",
-            )
 
 
 def data_files(settings: Settings, job: TrainingJob, side: str) -> list[Path]:

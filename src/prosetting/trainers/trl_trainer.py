@@ -32,11 +32,11 @@ from prosetting.trainers.checkpoints import (
     put_in_place,
     sealed_or_quarantined,
 )
-from prosetting.trainers.launch import OF_A_BATCH, check_training, config_file, engine_of, other_machines
+from prosetting.trainers.launch import check_training, config_file, engine_of, other_machines
+from prosetting.trainers.losses import OF_A_BATCH, check_losses
 from prosetting.trainers.trl_job import (
     Places,
     Step,
-    check_losses,
     count_pairs,
     launch_env,
     run_of,
@@ -70,7 +70,7 @@ class TrlTrainer:
     def __init__(
         self, settings: Settings, *, on_progress: OnProgress | None = None, stop_grace_s: float = STOP_GRACE_S
     ) -> None:
-        check_losses(settings.trl_loss_type)
+        check_losses(settings)
         self._settings = settings
         self._on_progress = on_progress or (lambda step, total, loss: None)
         self._stop_grace_s = stop_grace_s

@@ -9,6 +9,7 @@ questions they come from and however these are spread over steps and processes: 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -30,13 +31,17 @@ from prosetting.trainers.worker_dpo_layout import QuestionCollator
 
 COLUMNS = ("rows", "starts", "chosen", "rejected")
 REFERENCE = "ref_logps"
-# What weighs a figure's mean, of (pairs, chosen tokens, rejected tokens).
-OF_PAIRS = torch.tensor([1.0, 0.0, 0.0])
+# What weighs a figure's mean, of (lines, chosen tokens, rejected tokens, pairs): a line that is no pair is a
+# supervised row, whose two sides are one completion. Figures of log-probabilities and rewards are of pairs alone.
+OF_LINES = torch.tensor([1.0, 0.0, 0.0, 0.0])
+OF_PAIRS = torch.tensor([0.0, 0.0, 0.0, 1.0])
 WEIGHTS = {
-    "entropy": torch.tensor([0.0, 1.0, 1.0]),
-    "logits/chosen": torch.tensor([0.0, 1.0, 0.0]),
-    "mean_token_accuracy": torch.tensor([0.0, 1.0, 0.0]),
-    "logits/rejected": torch.tensor([0.0, 0.0, 1.0]),
+    "entropy": torch.tensor([0.0, 1.0, 1.0, 0.0]),
+    "logits/chosen": torch.tensor([0.0, 1.0, 0.0, 0.0]),
+    "mean_token_accuracy": torch.tensor([0.0, 1.0, 0.0, 0.0]),
+    "logits/rejected": torch.tensor([0.0, 0.0, 1.0, 0.0]),
+    **dict.fromkeys(("rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins"), OF_PAIRS),
+    **dict.fromkeys(("logps/chosen", "logps/rejected"), OF_PAIRS),
 }
 A_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
 
@@ -57,7 +62,7 @@ class GroupedDPOTrainer(DPOTrainer):
         _refuse(model, args)
         share = _take_parts(model.get_base_model() if is_peft_model(model) else model)
         self._counts: dict[str, list[torch.Tensor]] = {"train": [], "eval": []}
-        """Pairs, chosen and rejected tokens behind each figure that TRL notes: the weights of its mean."""
+        """Lines, chosen and rejected tokens, and pairs behind each figure that TRL notes: the weights of its mean."""
         self._reference: PreTrainedModel | None = None
         callbacks = [*kwargs.pop("callbacks", ()), _NoReferenceOfTrl(self)]
         collator = QuestionCollator(most_tokens, share)
@@ -141,7 +146,7 @@ class GroupedDPOTrainer(DPOTrainer):
         return forward
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | None:
-        """Pairs, chosen and rejected tokens (3,) of an update, over its steps and processes."""
+        """Lines, chosen and rejected tokens, and pairs (4,) of an update, over its steps and processes."""
         if not batch_samples:
             return None
         counts = torch.stack([_counts(batch) for batch in batch_samples]).sum(dim=0).to(device)
@@ -161,7 +166,7 @@ class GroupedDPOTrainer(DPOTrainer):
         if num_items_in_batch is None:
             return super().compute_loss(model, inputs, return_outputs)
         counts = _counts(inputs).to(num_items_in_batch)
-        of_pairs, of_tokens, _ = (counts / num_items_in_batch * self.accelerator.num_processes).tolist()
+        of_pairs, of_tokens, *_ = (counts / num_items_in_batch * self.accelerator.num_processes).tolist()
         weights = self.loss_weights
         named = zip(self.loss_types, weights, strict=True)
         self.loss_weights = [weight * of_tokens / of_pairs if name == "sft" else weight for name, weight in named]
@@ -172,7 +177,8 @@ class GroupedDPOTrainer(DPOTrainer):
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> torch.Tensor:
         mode = "train" if self.model.training else "eval"
-        with _of_this_process(self.accelerator):
+        chosen, rejected = inputs["lines"].chunk(2)
+        with _of_this_process(self.accelerator, pairs=chosen != rejected):
             loss = super()._compute_loss(self._once(model, inputs, inputs["lines"]), inputs, return_outputs)
         self._counts[mode].append(_counts(inputs).double())
         if mode == "eval":
@@ -186,13 +192,14 @@ class GroupedDPOTrainer(DPOTrainer):
             figures = self._metrics[mode]
             names = sorted(figures.keys() - {"num_tokens"})
             counts = torch.stack(self._counts[mode])
-            weights = torch.stack([counts @ WEIGHTS.get(name, OF_PAIRS).to(counts) for name in names])
+            weights = torch.stack([counts @ WEIGHTS.get(name, OF_LINES).to(counts) for name in names])
             values = torch.tensor([figures[name] for name in names]).to(weights)
             tokens = torch.tensor([self._total_train_tokens]).to(weights)
             told = torch.cat([(values * weights).sum(dim=1), weights.sum(dim=1), tokens])
             *sums, tokens_seen = self.accelerator.reduce(told, "sum").tolist()
             totals = sums[len(names) :]
-            figures.update({name: [value / total] for name, value, total in zip(names, sums, totals, strict=False)})
+            for name, value, total in zip(names, sums, totals, strict=False):
+                figures[name] = [value / total if total else math.nan]
             figures["num_tokens"] = [tokens_seen]
             self._counts[mode].clear()
         super().log(logs, start_time)
@@ -240,15 +247,22 @@ def _refuse(model: PreTrainedModel, args: DPOConfig) -> None:
 
 
 def _counts(batch: dict[str, Any]) -> torch.Tensor:
-    """Pairs, chosen and rejected tokens (3,) of a batch."""
-    chosen, rejected = batch["completion_mask"][:, 1:].sum(dim=1).chunk(2)
-    return torch.stack([torch.tensor(len(chosen), device=chosen.device), chosen.sum(), rejected.sum()])
+    """Lines, chosen and rejected tokens, and pairs (4,) of a batch."""
+    chosen, rejected = batch["lines"].chunk(2)
+    tokens_chosen, tokens_rejected = batch["completion_mask"][:, 1:].sum(dim=1).chunk(2)
+    lines = torch.tensor(len(chosen), device=chosen.device)
+    return torch.stack([lines, tokens_chosen.sum(), tokens_rejected.sum(), (chosen != rejected).sum()])
 
 
 @contextlib.contextmanager
-def _of_this_process(accelerator: Accelerator) -> Iterator[None]:
-    """TRL gathers figures of equally many pairs from each process; here they differ, and `log` adds them up instead."""
-    accelerator.gather = accelerator.gather_for_metrics = lambda figures: figures
+def _of_this_process(accelerator: Accelerator, pairs: torch.Tensor) -> Iterator[None]:
+    """TRL gathers figures of equally many lines from each process; here they differ, and `log` adds them up instead.
+
+    Of what TRL gathers line by line only those that are `pairs` (lines,) are given back: a supervised row would count
+    as a pair of margin 0. Without any pair the figure's weight is 0, whatever it is.
+    """
+    accelerator.gather = lambda figures: figures[pairs] if pairs.any() else figures
+    accelerator.gather_for_metrics = lambda figures: figures
     try:
         yield
     finally:
