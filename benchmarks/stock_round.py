@@ -33,6 +33,7 @@ from prosetting.datasets.dpo_data_converter import is_validation
 from prosetting.demo.recipe import RUN_SETTINGS
 from prosetting.processors.answer_extraction import holds_no_answer
 from prosetting.processors.answer_verifier import AnswerVerifier
+from prosetting.processors.curriculum import zones
 from prosetting.processors.question_enhancer import plan_enhancement
 from prosetting.records import Grade, Question, QuestionId, Trajectory, Verdict
 from prosetting.teachers.embedded_teacher import MODEL
@@ -197,7 +198,8 @@ def enhance(
     async def ask(id_: QuestionId) -> None:
         decided = [grade.verdict is Verdict.CORRECT for _, grade in graded[id_] if grade.verdict is not Verdict.UNKNOWN]
         rate = sum(decided) / len(decided) if decided else 0.0
-        plan = plan_enhancement(questions[id_], graded[id_], rate, too_hard="easier", run_seed=seed)
+        kind = zones(rate, (0.0, 1.0))
+        plan = plan_enhancement(questions[id_], graded[id_], rate, kind_for=lambda _: kind, run_seed=seed)
         if plan is None:
             return
         failed = plan.shown.verdict is Verdict.INCORRECT

@@ -10,7 +10,7 @@ import difflib
 import os
 import shlex
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -40,6 +40,7 @@ def _none_if_empty(value: object) -> object:
 
 CommaInts = Annotated[tuple[int, ...], BeforeValidator(_split_commas)]
 CommaFloats = Annotated[tuple[float, ...], BeforeValidator(_split_commas)]
+FloatPair = Annotated[tuple[float, float], BeforeValidator(_split_commas)]
 CommaWords = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
 OptionalText = Annotated[str | None, BeforeValidator(_none_if_empty)]
 OptionalPath = Annotated[Path | None, BeforeValidator(_none_if_empty)]
@@ -123,8 +124,20 @@ class Settings(BaseModel):
         unit="questions",
         fixed=True,
     )
+    curriculum: str = _setting(
+        "zones",
+        "Which kind of question follows one, by its share of correct attempts: zones (all: harder; some: variant;"
+        " none: easier), band (the same at the shares of CURRICULUM_BAND), or all (a variant of every question)",
+        fixed=True,
+    )
+    curriculum_band: FloatPair = _setting(
+        (0.0, 0.75),
+        "CURRICULUM=band: at or below the first share an easier question follows, at or above the second a harder one",
+        unit="share of attempts",
+        fixed=True,
+    )
     enhance_too_hard: Literal["easier", "none"] = _setting(
-        "easier", "What Teacher2 writes for a question that no attempt solved: an easier one, or none", fixed=True
+        "easier", "Where CURRICULUM asks for an easier question: Teacher2 writes one, or none", fixed=True
     )
 
     # Solver
@@ -409,6 +422,8 @@ class Settings(BaseModel):
             raise ValueError(
                 f"TRL_LOSS_TYPE names {len(self.trl_loss_type)} losses, TRL_LOSS_WEIGHTS {len(self.trl_loss_weights)}"
             )
+        if not 0 <= self.curriculum_band[0] < self.curriculum_band[1] <= 1:
+            raise ValueError("CURRICULUM_BAND must be two shares, the first below the second")
         if self.solver_base_urls and self.solver_engine != "transformers":
             raise ValueError("SOLVER_BASE_URLS and SOLVER_ENGINE each say who samples")
         return self
@@ -418,7 +433,11 @@ class Settings(BaseModel):
         names = {name for name, field in type(self).model_fields.items() if _extra(field)["fixed"]}
         if not self.trains_with_verl:
             names = {name for name in names if not name.startswith("verl_")}
-        return self.model_dump(mode="json", include=names)
+        return self.values_of(names)
+
+    def values_of(self, names: Collection[str]) -> dict[str, Any]:
+        """Some settings by name, JSON-ready."""
+        return self.model_dump(mode="json", include=set(names))
 
     @property
     def makes_supervised_rows(self) -> bool:
@@ -593,6 +612,7 @@ def _config_error(error: ValidationError, raw: Mapping[str, tuple[str, Source]])
 
 AGREEING = {
     "TRL_LOSS_TYPE": "TRL_LOSS_TYPE=sigmoid,sft with TRL_LOSS_WEIGHTS=1,5",
+    "CURRICULUM_BAND": "CURRICULUM_BAND=0,0.75",
     "TEACHER_MAX_COST": "TEACHER_MAX_COST=20 with TEACHER_PRICE_PROMPT=0.3 and TEACHER_PRICE_COMPLETION=1.2",
     "SOLVER_ENGINE": "SOLVER_ENGINE=vllm with SOLVER_BASE_URLS empty",
 }

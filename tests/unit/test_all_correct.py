@@ -116,12 +116,6 @@ def test_losses_that_cannot_train_on_such_rows_are_refused(changes: dict[str, An
     assert "ALL_CORRECT_QUESTIONS=nothing" in caught.value.next_step
 
 
-def test_an_unknown_name_is_refused_with_the_choices() -> None:
-    with pytest.raises(ConfigError, match="ALL_CORRECT_QUESTIONS='some' is not known") as caught:
-        check_strategies(settings(all_correct_questions="some"))
-    assert caught.value.next_step == "choose from nothing, supervised"
-
-
 def test_verl_which_takes_no_rows_refuses_them() -> None:
     with pytest.raises(ConfigError, match="verl draws its own attempts"):
         check_strategies(settings(training_framework="VERL_PPO"))

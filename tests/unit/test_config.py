@@ -96,6 +96,7 @@ def test_keys_of_other_programs_are_left_alone() -> None:
         ("SOLVER_TOP_P", "1.5", "less than or equal to 1"),
         ("AUTO_RETRY_ENABLED", "perhaps", "valid boolean"),
         ("PHYSICAL_GRPO_GPU", "0,x", "valid integer"),
+        ("CURRICULUM_BAND", "0.5", "Field required"),
     ],
 )
 def test_a_bad_value_is_named_with_its_source_and_what_is_accepted(key: str, value: str, accepted: str) -> None:
@@ -109,6 +110,11 @@ def test_two_settings_that_say_who_samples_are_both_named() -> None:
     error = error_of({"SOLVER_ENGINE": "vllm", "SOLVER_BASE_URLS": "http://host:8000/v1"})
     assert "SOLVER_ENGINE='vllm' (from the environment), SOLVER_BASE_URLS='http://host:8000/v1'" in error.what
     assert "SOLVER_BASE_URLS empty" in error.next_step
+
+
+def test_a_band_whose_shares_stand_the_wrong_way_round_is_refused() -> None:
+    error = error_of({"CURRICULUM_BAND": "0.9,0.5"})
+    assert "the first below the second: CURRICULUM_BAND='0.9,0.5' (from the environment)" in error.what
 
 
 def test_a_setting_is_known_by_its_other_name_too(tmp_path: Path) -> None:

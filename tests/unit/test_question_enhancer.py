@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
+from prosetting.config import Settings
 from prosetting.errors import TeacherReplyError
+from prosetting.processors.curriculum import curriculum_of
 from prosetting.processors.question_enhancer import Enhancement, Written, enhance_question, plan_enhancement
 from prosetting.records import Grade, Question, QuestionKind, Trajectory, Verdict, question_id_of
 from prosetting.teachers.base import NewQuestion, ShownAttempt
@@ -15,14 +18,15 @@ Q = Question(question_id_of("q"), "q", "1")
 RIGHT, WRONG, OPEN = Verdict.CORRECT, Verdict.INCORRECT, Verdict.UNKNOWN
 
 
-def plan(*verdicts: Verdict, too_hard="easier", seed: int = 1) -> Enhancement | None:
+def plan(*verdicts: Verdict, seed: int = 1, **settings: Any) -> Enhancement | None:
     attempts = [
         (Trajectory(1, Q.question_id, n, f"r{n}", "stop", 1), Grade(1, Q.question_id, n, verdict, "rules", f"d{n}"))
         for n, verdict in enumerate(verdicts)
     ]
     decided = [verdict is RIGHT for verdict in verdicts if verdict is not OPEN]
     rate = sum(decided) / len(decided) if decided else 0.0
-    return plan_enhancement(Q, attempts, rate, too_hard=too_hard, run_seed=seed)
+    kind_for = curriculum_of(Settings(solver_model_path="m", **settings))
+    return plan_enhancement(Q, attempts, rate, kind_for=kind_for, run_seed=seed)
 
 
 @pytest.mark.parametrize(
@@ -47,8 +51,26 @@ def test_nothing_is_asked_where_no_attempt_was_decided() -> None:
 
 
 def test_too_hard_questions_can_be_left_alone() -> None:
-    assert plan(WRONG, WRONG, too_hard="none") is None
-    assert plan(WRONG, RIGHT, too_hard="none") is not None
+    assert plan(WRONG, WRONG, enhance_too_hard="none") is None
+    assert plan(WRONG, RIGHT, enhance_too_hard="none") is not None
+    assert plan(WRONG, WRONG, RIGHT, enhance_too_hard="none", curriculum="band", curriculum_band=(0.4, 0.8)) is None
+
+
+@pytest.mark.parametrize(
+    ("correct", "kind"), [(0, "easier"), (1, "variant"), (5, "variant"), (6, "harder"), (7, "harder"), (8, "harder")]
+)
+def test_a_band_asks_for_harder_questions_before_every_attempt_is_right(correct: int, kind: str) -> None:
+    found = plan(*[RIGHT] * correct, *[WRONG] * (8 - correct), curriculum="band")
+    assert found is not None
+    assert (found.kind, found.shown.verdict) == (kind, RIGHT if kind == "harder" else WRONG)
+
+
+@pytest.mark.parametrize("verdicts", [(RIGHT, RIGHT), (RIGHT, WRONG), (WRONG, WRONG)])
+def test_without_hardening_every_question_gets_a_variant(verdicts: tuple[Verdict, ...]) -> None:
+    found = plan(*verdicts, curriculum="all")
+    assert found is not None
+    assert (found.kind, found.shown.verdict) == ("variant", verdicts[-1])
+    assert (found.shown.diagnosis == "") == (verdicts[-1] is RIGHT)
 
 
 def test_the_attempt_shown_is_drawn_from_the_seed() -> None:

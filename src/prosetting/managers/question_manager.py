@@ -18,12 +18,24 @@ from prosetting.core.group_commit import GroupCommit
 from prosetting.core.journal import Journal
 from prosetting.core.progress import Progress
 from prosetting.errors import DataError, TeacherReplyError
+from prosetting.processors.curriculum import curriculum_of
 from prosetting.processors.question_enhancer import Enhancement, enhance_question, plan_enhancement
 from prosetting.processors.question_gate import REPEATS, QuestionGate
 from prosetting.processors.question_similarity import Diversity, diversity
 from prosetting.records import Grade, PoolReason, Question, QuestionId, Trajectory, Verdict, question_id_of
 from prosetting.teachers.base import NewQuestion, Teacher
 
+POOL_DECIDED_BY = (
+    "seed",
+    "curriculum",
+    "curriculum_band",
+    "enhance_too_hard",
+    "new_questions_per_round",
+    "replay_failed_share",
+    "replay_other_share",
+    "max_pool_questions",
+)
+"""The settings that decide the next pool."""
 WAVE = 128
 """Questions put to the gate together: the event loop waits for it meanwhile."""
 DIVERSITY_SAMPLE = 2_000
@@ -158,7 +170,7 @@ class QuestionManager:
             question,
             outcome.attempts,
             outcome.pass_rate,
-            too_hard=self._settings.enhance_too_hard,
+            kind_for=curriculum_of(self._settings),
             run_seed=self._settings.seed,
         )
 

@@ -35,7 +35,7 @@ from prosetting.managers.binding import bound_to
 from prosetting.managers.gates import AfterFailure, Gate
 from prosetting.managers.heldout import score_heldout
 from prosetting.managers.preference_data import DECIDED_BY, preference_rows
-from prosetting.managers.question_manager import NewQuestions, QuestionManager, outcomes
+from prosetting.managers.question_manager import POOL_DECIDED_BY, NewQuestions, QuestionManager, outcomes
 from prosetting.managers.room import check_room_for
 from prosetting.managers.round_files import RoundFiles
 from prosetting.managers.run_summary import round_summary
@@ -150,7 +150,7 @@ class RoundController:
                 writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)
             raise
-        await self._stage(round_, Stage.NEXT_ROUND_PREP, self._graded_inputs, lambda r: self.prepare_next(r, writing))
+        await self._stage(round_, Stage.NEXT_ROUND_PREP, self._next_inputs, lambda r: self.prepare_next(r, writing))
         await writing
         await self.state.run_stage(
             round_, CONCLUSION, {"weights": self._weights_hash(round_)}, lambda: self._conclude(round_)
@@ -244,7 +244,7 @@ class RoundController:
     # 3 · dpo_conversion
 
     def _conversion_inputs(self, round_: int) -> Inputs:
-        return {**self._graded_inputs(round_), **{name: getattr(self._settings, name) for name in DECIDED_BY}}
+        return {**self._graded_inputs(round_), **self._settings.values_of(DECIDED_BY)}
 
     async def _convert(self, round_: int) -> dict[str, Any]:
         if self._settings.trains_with_verl:
@@ -381,6 +381,9 @@ class RoundController:
         return [r for r in rounds if r == round_ or ("training_data" in self._output(r, Stage.DPO_CONVERSION)) == verl]
 
     # 5 · next_round_prep
+
+    def _next_inputs(self, round_: int) -> Inputs:
+        return {**self._graded_inputs(round_), **self._settings.values_of(POOL_DECIDED_BY)}
 
     async def _write_questions(self, round_: int, sampled: Frontier, graded: Frontier) -> NewQuestions | None:
         """From the first graded question on; None when the stage is done."""

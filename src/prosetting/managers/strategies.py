@@ -11,8 +11,9 @@ from typing import Any
 from prosetting.config import Settings, env_name
 from prosetting.datasets.all_correct import ALL_CORRECT
 from prosetting.errors import ConfigError
+from prosetting.processors.curriculum import CURRICULA
 
-FAMILIES: dict[str, Mapping[str, Any]] = {"all_correct_questions": ALL_CORRECT}
+FAMILIES: dict[str, Mapping[str, Any]] = {"curriculum": CURRICULA, "all_correct_questions": ALL_CORRECT}
 """By the setting that names an entry."""
 
 

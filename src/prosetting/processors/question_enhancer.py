@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from prosetting.core.artifacts import draw_seed
 from prosetting.errors import TeacherReplyError
@@ -26,25 +25,12 @@ class Enhancement:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What came back. `analysis` is empty for a mastered question; `teacher_answer` is what the teacher answers to
-    its own question without seeing the reference, None when it does not know."""
+    """What came back. `analysis` is empty where a correct attempt was shown; `teacher_answer` is what the teacher
+    answers to its own question without seeing the reference, None when it does not know."""
 
     analysis: str
     new: NewQuestion
     teacher_answer: str | None
-
-
-def kind_for(pass_rate: float, too_hard: Literal["easier", "none"]) -> QuestionKind | None:
-    """What to write next, by the share of attempts at a question that were correct (0 … 1).
-
-    As in Socratic-Zero (arXiv 2509.24726): mastered → harder; learning → another one aimed at the mistake; too
-    hard → nothing there, here an easier one by default, because a pool of too hard questions must move as well.
-    """
-    if pass_rate >= 1:
-        return "harder"
-    if pass_rate > 0:
-        return "variant"
-    return "easier" if too_hard == "easier" else None
 
 
 def plan_enhancement(
@@ -52,21 +38,24 @@ def plan_enhancement(
     attempts: Sequence[tuple[Trajectory, Grade]],
     pass_rate: float,
     *,
-    too_hard: Literal["easier", "none"],
+    kind_for: Callable[[float], QuestionKind | None],
     run_seed: int,
 ) -> Enhancement | None:
-    """What to ask about a question, None for nothing. The attempt shown is drawn among those that fit: a correct
-    one of a mastered question, else an incorrect one."""
+    """What to ask about a question, None for nothing. The attempt shown is drawn among those that fit, where there
+    are any: correct ones for a harder question, else incorrect ones."""
     decided = [(trajectory, grade) for trajectory, grade in attempts if grade.reward is not None]
-    kind = kind_for(pass_rate, too_hard) if decided else None
+    kind = kind_for(pass_rate) if decided else None
     if kind is None:
         return None
     wanted = Verdict.CORRECT if kind == "harder" else Verdict.INCORRECT
     fitting = [(trajectory, grade) for trajectory, grade in decided if grade.verdict is wanted]
     trajectory, grade = min(
-        fitting, key=lambda item: draw_seed(run_seed, "shown", item[0].round, question.question_id, item[0].attempt)
+        fitting or decided,
+        key=lambda item: draw_seed(run_seed, "shown", item[0].round, question.question_id, item[0].attempt),
     )
-    shown = ShownAttempt(trajectory.response, wanted, "" if wanted is Verdict.CORRECT else grade.diagnosis)
+    shown = ShownAttempt(
+        trajectory.response, grade.verdict, "" if grade.verdict is Verdict.CORRECT else grade.diagnosis
+    )
     return Enhancement(question, pass_rate, kind, trajectory.attempt, shown)
 
 
