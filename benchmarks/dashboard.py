@@ -36,6 +36,7 @@ from prosetting.core.journal import Journal
 from prosetting.core.state_manager import StateManager
 from prosetting.core.workspace import Workspace
 from prosetting.managers.binding import bind
+from prosetting.managers.question_files import QuestionFiles
 from prosetting.records import Question, QuestionId
 
 ATTEMPTS, ROUNDS = 1_000_000, 5
@@ -56,7 +57,7 @@ def fill(folder: Path, attempts: int) -> tuple[Workspace, list[Question]]:
     workspace.create()
     pool = questions(attempts // PER_QUESTION // ROUNDS)
     with Journal(workspace.journal) as journal:
-        bind(journal, settings, pool, [])
+        bind(journal, settings, QuestionFiles(pool, [], {}))
         for round_ in range(1, ROUNDS + 1):
             with journal.transaction():
                 play(journal, pool, round_, graded=True)

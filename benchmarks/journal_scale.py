@@ -32,7 +32,7 @@ from prosetting.core.workspace import Workspace
 from prosetting.datasets.data_saver import save_pairs
 from prosetting.errors import RunStopped
 from prosetting.managers.binding import bind
-from prosetting.managers.question_manager import load_pool_and_heldout
+from prosetting.managers.question_files import load_question_files
 from prosetting.managers.run import start_run
 from prosetting.managers.toy_loop import ScriptedTrainer, write_toy_inputs
 from prosetting.records import Grade, JudgeHealth, PoolEntry, Question, Stage, Trajectory, Verdict, question_id_of
@@ -112,7 +112,7 @@ def fill(folder: Path, attempts: int, *, rounds: int) -> tuple[Settings, list[Tr
     workspace = Workspace.of(settings)
     workspace.create()
     with Journal(workspace.journal) as journal:
-        bind(journal, settings, *load_pool_and_heldout(settings))
+        bind(journal, settings, load_question_files(settings))
         # In the order in which a run draws them: the last batch is that of the last questions.
         pool.sort(key=lambda question: (len(question.text), question.question_id))
         for round_ in range(1, rounds):

@@ -403,7 +403,16 @@ class Settings(BaseModel):
 
     # Evaluation
     eval_attempts: int = _setting(8, "Sampled attempts at each held-out question", unit="attempts", fixed=True, ge=1)
-    eval_files: CommaWords = _setting((), "Files of questions that `prosetting eval` scores where it is given none")
+    eval_files: CommaWords = _setting(
+        (),
+        "Files of questions that the last weights are scored on at the end, and `prosetting eval` where it is given"
+        " none. They share no question with the other files and never enter a pool",
+    )
+    round_gate: Literal["off", "warn", "rollback", "stop"] = _setting(
+        "warn",
+        "What is done when a round's new weights do worse on VALIDATION_DATA_FILE than the old (docs/round_gate.md):"
+        " nothing, a warning, a return to the ones before, or a pause",
+    )
 
     # What happens when something fails
     auto_retry_enabled: bool = _setting(True, "Try a failed stage again")

@@ -12,7 +12,7 @@ import hashlib
 import unicodedata
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, NewType
+from typing import Any, Literal, NewType
 
 QuestionId = NewType("QuestionId", str)
 GREEDY_ATTEMPT = -1
@@ -180,4 +180,6 @@ class RoundSummary:
     diversity: dict[str, float]
     pool: dict[str, int]
     heldout: HeldoutScore | None
+    gate: dict[str, Any] | None
+    """What ROUND_GATE decided and on which evidence; None where there was nothing to decide."""
     duration_seconds: float

@@ -14,8 +14,8 @@ from prosetting.core.concurrency import Frontier
 from prosetting.core.group_commit import GroupCommit
 from prosetting.core.journal import Journal
 from prosetting.core.progress import Progress
-from prosetting.errors import DataError, TeacherReplyError
-from prosetting.managers.question_manager import NewQuestions, QuestionManager, load_pool_and_heldout
+from prosetting.errors import TeacherReplyError
+from prosetting.managers.question_manager import NewQuestions, QuestionManager
 from prosetting.records import Grade, PoolEntry, Question, QuestionId, Trajectory, Verdict, question_id_of
 from prosetting.teachers.base import GradeReply, NewQuestion, ShownAttempt
 
@@ -164,16 +164,6 @@ def test_a_question_that_got_no_usable_reply_is_recorded_and_the_others_go_on(jo
     new = write(manager, WritingTeacher(1, broken=frozenset({"f1"})))
     assert texts(journal, new.admitted) == sorted([successor("f0"), successor("f2")])
     assert dict(journal.enhancements(1))[question_id_of("f1")]["status"] == "failed"
-
-
-def test_a_pool_file_that_shares_a_question_with_the_held_out_file_is_refused(tmp_path):
-    (tmp_path / "pool.jsonl").write_text('{"question": "a  b?", "answer": "1"}\n')
-    (tmp_path / "held.jsonl").write_text('{"question": "a b?", "answer": "1"}\n')
-    settings = Settings(
-        solver_model_path="m", questions_file=tmp_path / "pool.jsonl", validation_data_file=tmp_path / "held.jsonl"
-    )
-    with pytest.raises(DataError, match="would not be held out"):
-        load_pool_and_heldout(settings)
 
 
 def test_teacher2_is_asked_about_a_question_while_others_are_still_being_graded(journal):

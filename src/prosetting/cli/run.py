@@ -79,12 +79,12 @@ def _print_plan(settings: Settings, notices: list[str], as_json: bool) -> None:
     from dataclasses import asdict
 
     from prosetting.cli.plan_text import plan_lines
-    from prosetting.managers.question_manager import load_pool_and_heldout
+    from prosetting.managers.question_files import load_question_files
     from prosetting.managers.run import check_engines
     from prosetting.managers.run_plan import plan_run
 
     check_engines(settings)
-    plan = plan_run(settings, notices, *load_pool_and_heldout(settings))
+    plan = plan_run(settings, notices, load_question_files(settings))
     typer.echo(json.dumps(asdict(plan), ensure_ascii=False, indent=1) if as_json else "\n".join(plan_lines(plan)))
 
 

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from prosetting.records import PoolReason, Question, QuestionId, Verdict
 
-Split = Literal["train", "heldout"]
+Split = Literal["train", "heldout", "reported"]
+"""Three kinds of questions that never mix: trained on, looked at between rounds, and scored at the end."""
 JudgeCheckKind = Literal["canary", "regraded"]
 Zone = Literal["mastered", "learning", "too_hard", "undecided"]
 """How a question went in a round: every decided attempt correct, some, none; or none was decided."""

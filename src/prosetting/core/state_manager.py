@@ -25,6 +25,10 @@ log = logging.getLogger("prosetting")
 
 EVALUATION = "evaluation"
 """Scoring of a round's checkpoint: run after training, not one of the five stages."""
+ROUND_GATE = "round_gate"
+"""Whether the round's new weights are kept (managers/round_gate.py)."""
+EVAL_FILES = "eval_files"
+"""Scoring of the last weights on EVAL_FILES, after the last round."""
 CONCLUSION = "conclusion"
 """Writing a round's result files: the last thing done in a round, so its marker means a round that is over."""
 WRITING = "writing_questions"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import random
+import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -186,15 +187,22 @@ def metrics(questions: Sequence[QuestionVotes], seed: int) -> list[Metric]:
     return found
 
 
+def interval_of_mean(values_Q: Sequence[float], seed: int, level: float = LEVEL) -> tuple[float, float]:
+    """Of a mean over questions: bootstrap up to BOOTSTRAP_MOST questions, normal beyond."""
+    n = len(values_Q)
+    if n <= BOOTSTRAP_MOST:
+        return bootstrap_ci(values_Q, seed, level=level)
+    mean = _mean(values_Q)
+    z = statistics.NormalDist().inv_cdf((1 + level) / 2)
+    margin = z * math.sqrt(sum((value - mean) ** 2 for value in values_Q) / (n - 1) / n)
+    return mean - margin, mean + margin
+
+
 def mean_with_interval(values_Q: Sequence[float], seed: int) -> Estimate | None:
     """The mean over questions with its 95 % interval: bootstrap up to BOOTSTRAP_MOST questions, normal beyond."""
     if not values_Q:
         return None
-    mean, n = _mean(values_Q), len(values_Q)
-    if n <= BOOTSTRAP_MOST:
-        return Estimate(mean, *bootstrap_ci(values_Q, seed), n)
-    margin = Z_95 * math.sqrt(sum((value - mean) ** 2 for value in values_Q) / (n - 1) / n)
-    return Estimate(mean, mean - margin, mean + margin, n)
+    return Estimate(_mean(values_Q), *interval_of_mean(values_Q, seed), len(values_Q))
 
 
 def share_with_interval(hits_Q: Sequence[int], totals_Q: Sequence[int]) -> Estimate | None:

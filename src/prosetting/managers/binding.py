@@ -17,6 +17,7 @@ from prosetting.core.journal import Journal, refuse_other_version
 from prosetting.core.state_manager import CONCLUSION, differences, two_ways_out
 from prosetting.core.workspace import Workspace
 from prosetting.errors import WorkspaceError
+from prosetting.managers.question_files import QuestionFiles
 from prosetting.processors.answer_verifier import VERIFIER_VERSION
 from prosetting.processors.reward_function import fingerprint
 from prosetting.records import PoolEntry, Question
@@ -24,6 +25,7 @@ from prosetting.teachers.prompts import PROMPT_VERSION
 
 QUESTIONS = "questions_file (content)"
 HELD_OUT = "validation_data_file (content)"
+REPORTED = "eval_files (content)"
 _BOUND, _FORKS = "fixed_settings", "forks"
 
 
@@ -56,13 +58,15 @@ def _schema_version(path: Path) -> Any:
         return None
 
 
-def bind(journal: Journal, settings: Settings, pool: Sequence[Question], heldout: Sequence[Question]) -> None:
+def bind(journal: Journal, settings: Settings, files: QuestionFiles) -> None:
     """Tie a new workspace to these values; refuse other ones later, saying which differ and what can be done."""
-    values = bound_values(settings) | {QUESTIONS: content_of(pool), HELD_OUT: content_of(heldout)}
+    values = bound_values(settings) | {QUESTIONS: content_of(files.pool), HELD_OUT: content_of(files.heldout)}
+    # They decide which new questions may enter a pool.
+    values |= {REPORTED: content_of(files.all_reported)} if files.reported else {}
     stored = journal.fact(_BOUND)
     if stored is None:
         with journal.transaction():
-            journal.set_pool(1, [PoolEntry(question, "seed") for question in pool])
+            journal.set_pool(1, [PoolEntry(question, "seed") for question in files.pool])
             journal.set_fact(_BOUND, values)
         return
     if changed := differences(_as_typed(stored), _as_typed(values)):

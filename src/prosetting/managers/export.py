@@ -27,6 +27,7 @@ from prosetting.errors import ConfigError, ProSettingError
 from prosetting.managers.binding import bound_to, fork_lines
 from prosetting.managers.hub_cards import Story, dataset_card, model_card
 from prosetting.managers.metrics import round_metrics
+from prosetting.managers.round_gate import made_in
 from prosetting.records import Checkpoint, Stage
 from prosetting.trainers.checkpoints import SEAL
 
@@ -104,11 +105,9 @@ class _Export:
 
     def _checkpoint(self) -> Checkpoint | None:
         """The trained weights that stand after the last round; None before any training."""
-        for r in range(self._last, 0, -1):
-            record = self._journal.stage(r, Stage.TRL_TRAINING)
-            if record is not None and record.output["trained"]:
-                return Checkpoint(r, record.output["checkpoint"], trained=True)
-        return None
+        made = made_in(self._journal, self._last)
+        record = self._journal.stage(made, Stage.TRL_TRAINING) if made else None
+        return Checkpoint(made, record.output["checkpoint"], trained=True) if record else None
 
     # The model
 

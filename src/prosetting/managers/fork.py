@@ -25,8 +25,10 @@ from prosetting.core.state_manager import CONCLUSION, StateManager
 from prosetting.core.storage import MIB, check_room
 from prosetting.core.workspace import Workspace, WorkspaceLock
 from prosetting.errors import ConfigError, DataError, WorkspaceError
-from prosetting.managers.binding import HELD_OUT, QUESTIONS, Fork, bind_fork, bound_values, content_of, forks
+from prosetting.managers.binding import HELD_OUT, QUESTIONS, REPORTED, Fork, bind_fork, bound_values, content_of, forks
+from prosetting.managers.question_files import load_question_files
 from prosetting.managers.round_files import RoundFiles
+from prosetting.managers.round_gate import made_in
 from prosetting.managers.run_status import require_begun
 from prosetting.records import PoolEntry, Question, Stage
 from prosetting.trainers.checkpoints import put_in_place, sync
@@ -111,7 +113,7 @@ def _plan(source: _Source, round_: int, loaded: LoadedSettings, total_rounds: in
             next_step=f"--from-round {max(done, default=0)}, or let the run finish round {round_}",
         )
     settings = _settings_of_fork(before, loaded)
-    contents = {name: before[name] for name in (QUESTIONS, HELD_OUT)}
+    contents = {name: before[name] for name in (QUESTIONS, HELD_OUT, REPORTED) if name in before}
     questions = None
     if "questions_file" in loaded.explicit:
         questions = load_questions(settings.questions_file)
@@ -123,8 +125,12 @@ def _plan(source: _Source, round_: int, loaded: LoadedSettings, total_rounds: in
             )
     if "validation_data_file" in loaded.explicit:
         heldout = load_questions(settings.validation_data_file) if settings.validation_data_file else []
-        _refuse_played(source.journal, round_, heldout)
+        _refuse_played(source.journal, round_, heldout, "VALIDATION_DATA_FILE")
         contents[HELD_OUT] = content_of(heldout)
+    if "eval_files" in loaded.explicit:
+        reported = load_question_files(settings).all_reported
+        _refuse_played(source.journal, round_, reported, "EVAL_FILES")
+        contents[REPORTED] = content_of(reported)
     values = bound_values(settings) | contents
     changed = {
         name: (before.get(name, _ABSENT), values.get(name, _ABSENT))
@@ -150,13 +156,13 @@ def _settings_of_fork(before: dict[str, Any], loaded: LoadedSettings) -> Setting
         ) from None
 
 
-def _refuse_played(journal: Journal, round_: int, heldout: list[Question]) -> None:
+def _refuse_played(journal: Journal, round_: int, heldout: list[Question], setting: str) -> None:
     """A question that was played cannot be held out any more."""
     if shared := [question for question in heldout if journal.in_pools(question.question_id, round_ + 1)]:
         raise DataError(
             f"{len(shared)} of the held-out questions are in the pools of these rounds,"
             f" such as {shared[0].text[:80]!r}: scores on them would not be held out",
-            next_step="take them out of VALIDATION_DATA_FILE, or fork from an earlier round",
+            next_step=f"take them out of {setting}, or fork from an earlier round",
         )
 
 
@@ -166,8 +172,8 @@ def _check_target(target: Path) -> None:
 
 
 def _check_weights(source: _Source, round_: int) -> None:
-    trained = [r for r in range(1, round_ + 1) if _training(source.journal, r)["trained"]]
-    if trained and not (folder := source.workspace.model_dir(trained[-1])).is_dir():
+    made = made_in(source.journal, round_)
+    if made and not (folder := source.workspace.model_dir(made)).is_dir():
         raise WorkspaceError(
             f"the weights after round {round_} are not there any more: {folder}",
             next_step="put them back, or fork from another round",
@@ -225,12 +231,10 @@ def _build(source: _Source, partial: Workspace, final: Workspace, plan: _Plan, s
 
 
 def _checkpoints(journal: Journal, final: Workspace, plan: _Plan) -> Iterator[tuple[int, str]]:
-    """Each copied round and where the weights after it will stand."""
-    path = plan.model
+    """Each copied round and where the weights of its training will stand, or those that it carried over."""
     for r in range(1, plan.round + 1):
-        if _training(journal, r)["trained"]:
-            path = str(final.model_dir(r))
-        yield r, path
+        made = r if _training(journal, r)["trained"] else made_in(journal, r)
+        yield r, str(final.model_dir(made)) if made else plan.model
 
 
 def _training(journal: Journal, round_: int) -> dict[str, Any]:

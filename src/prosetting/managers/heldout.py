@@ -29,13 +29,26 @@ async def score_heldout(
 
     What the journal holds already is neither drawn nor graded again. None when none could be graded.
     """
+    await draw_and_grade(collector, rewards, settings, "heldout", round_, questions, open_solver)
+    return score_of_grades((found for _, found in journal.graded_attempts("heldout", round_)), settings.seed)
+
+
+async def draw_and_grade(
+    collector: TrajectoryCollector,
+    rewards: RewardCalculator,
+    settings: Settings,
+    split: Split,
+    round_: int,
+    questions: Sequence[Question],
+    open_solver: Callable[[], Solver],
+) -> None:
+    """The sampled attempts and the greedy one at each question, where the journal does not hold them."""
     attempts = [GREEDY_ATTEMPT, *range(settings.eval_attempts)]
     sampled = Frontier()
     await side_by_side(
-        collector.collect("heldout", round_, questions, attempts, open_solver, sampled),
-        rewards.grade("heldout", round_, questions, attempts_a_question=len(attempts), sampled=sampled),
+        collector.collect(split, round_, questions, attempts, open_solver, sampled),
+        rewards.grade(split, round_, questions, attempts_a_question=len(attempts), sampled=sampled),
     )
-    return score_of_grades((found for _, found in journal.graded_attempts("heldout", round_)), settings.seed)
 
 
 def question_scores(journal: Journal, split: Split, round_: int, questions: Iterable[Question]) -> QuestionScores:

@@ -117,8 +117,13 @@ def _heldout_figures(metrics: Sequence[RoundMetrics]) -> Iterator[tuple[str, flo
 
 def _trainings(metrics: Sequence[RoundMetrics], last: int) -> Iterator[str]:
     for each in metrics:
-        if each.training and each.training.trained and each.round <= last:
+        if _changed_weights(each) and each.training and each.round <= last:
             yield f"- round {each.round}: {each.training.reason}, {each.training.steps} steps"
+
+
+def _changed_weights(each: RoundMetrics) -> bool:
+    kept = each.gate is None or each.gate["kept"]
+    return bool(each.training and each.training.trained and kept)
 
 
 def _figures(metrics: Sequence[RoundMetrics]) -> Iterator[str]:
@@ -132,7 +137,7 @@ def _figures(metrics: Sequence[RoundMetrics]) -> Iterator[str]:
             str(each.pool.questions) if each.pool else "–",
             f"{reward.value:.3f}" if reward else "–",
             "–" if each.pairs is None else str(each.pairs),
-            "yes" if each.training and each.training.trained else "no",
+            "yes" if _changed_weights(each) else "no",
             f"{heldout.value:.3f} [{heldout.low:.3f}, {heldout.high:.3f}]" if heldout else "–",
         )
         yield f"| {' | '.join(cells)} |"

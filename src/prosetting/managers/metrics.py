@@ -17,11 +17,12 @@ from typing import Any
 from prosetting.core.artifacts import replace_atomically
 from prosetting.core.journal import Journal
 from prosetting.core.journal_rows import CallFigures, QuestionTally, Span, Split
-from prosetting.core.state_manager import CONCLUSION
+from prosetting.core.state_manager import CONCLUSION, EVALUATION, ROUND_GATE
 from prosetting.core.workspace import Workspace
 from prosetting.evaluation.scores import Estimate, mean_with_interval, pass_at_k, share_with_interval
 from prosetting.managers.binding import bound_to
 from prosetting.managers.resources import ResourceSample, samples_since
+from prosetting.managers.round_gate import was_kept
 from prosetting.processors.reward_calculator import judge_health
 from prosetting.records import JudgeHealth, Stage
 
@@ -140,6 +141,8 @@ class RoundMetrics:
     pairs: int | None
     supervised_rows: int | None
     training: TrainingFigures | None
+    gate: dict[str, Any] | None
+    """What ROUND_GATE decided, and on which evidence."""
     new_questions: dict[str, int]
     diversity: dict[str, float]
     judge: JudgeHealth | None
@@ -155,7 +158,7 @@ class RoundMetrics:
 def round_metrics(journal: Journal, workspace: Workspace, round_: int) -> RoundMetrics | None:
     """The figures of a round that is over, or of the base (0); None for one that is not, or was never scored."""
     spans = journal.spans(round_)
-    over = journal.stage(round_, CONCLUSION) if round_ else journal.stage(0, "evaluation")
+    over = journal.stage(round_, CONCLUSION) if round_ else journal.stage(0, EVALUATION)
     if over is None or not spans:
         return None
     settings = bound_to(journal, max(round_, 1)) or bound_to(journal) or {}
@@ -177,6 +180,7 @@ def round_metrics(journal: Journal, workspace: Workspace, round_: int) -> RoundM
         pairs=converted.get("pairs"),
         supervised_rows=converted.get("supervised_rows", 0) if converted else None,
         training=_training(outputs[Stage.TRL_TRAINING]) if round_ else None,
+        gate=gate.output if (gate := journal.stage(round_, ROUND_GATE)) else None,
         new_questions=preparation.get("new_questions", {}),
         diversity=preparation.get("diversity", {}),
         judge=judge_health(journal, round_) if round_ else None,
@@ -219,9 +223,9 @@ def pass_rates(tallies: Iterable[QuestionTally], seed: int) -> PassRates | None:
 
 
 def _heldout(journal: Journal, round_: int, seed: int) -> PassRates | None:
-    """Of the weights after the round: its own, or of the round before that last trained."""
+    """Of the weights after the round: its own, or those that were carried over."""
     split: Split = "heldout"
-    scored = next((r for r in range(round_, -1, -1) if journal.stage(r, "evaluation")), None)
+    scored = next((r for r in range(round_, -1, -1) if journal.stage(r, EVALUATION) and was_kept(journal, r)), None)
     return None if scored is None else pass_rates(journal.tallies(split, scored), seed)
 
 

@@ -1,4 +1,4 @@
-"""The question pool: the first round's questions, the held-out ones, and stage 5, the next round's pool."""
+"""The question pool: stage 5, the next round's questions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
-from prosetting.collectors.data_normalizer import load_questions
 from prosetting.config import Settings
 from prosetting.core import pausing
 from prosetting.core.artifacts import draw_seed
@@ -17,7 +16,7 @@ from prosetting.core.concurrency import Frontier, for_each
 from prosetting.core.group_commit import GroupCommit
 from prosetting.core.journal import Journal
 from prosetting.core.progress import Progress
-from prosetting.errors import DataError, TeacherReplyError
+from prosetting.errors import TeacherReplyError
 from prosetting.processors.curriculum import curriculum_of
 from prosetting.processors.question_enhancer import Enhancement, enhance_question, plan_enhancement
 from prosetting.processors.question_gate import REPEATS, QuestionGate
@@ -61,21 +60,6 @@ def outcomes(journal: Journal, round_: int) -> Iterator[QuestionOutcome]:
     """The questions of a round's pool with their graded attempts, in question-id order."""
     for entry, attempts in journal.pool_with_attempts(round_):
         yield QuestionOutcome(entry.question, attempts)
-
-
-def load_pool_and_heldout(settings: Settings) -> tuple[list[Question], list[Question]]:
-    """QUESTIONS_FILE and VALIDATION_DATA_FILE. Raises DataError when they share a question."""
-    pool = load_questions(settings.questions_file)
-    heldout = load_questions(settings.validation_data_file) if settings.validation_data_file else []
-    shared = {question.question_id for question in pool} & {question.question_id for question in heldout}
-    if shared:
-        text = next(question.text for question in heldout if question.question_id in shared)
-        raise DataError(
-            f"{len(shared)} questions of {settings.validation_data_file} are also in {settings.questions_file},"
-            f" such as {text[:80]!r}: scores on them would not be held out",
-            next_step="take them out of one of the two files",
-        )
-    return pool, heldout
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,8 @@ def facts(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "Judge", _judge(summary)
     yield "New questions", _new_questions(summary)
     yield "Teacher", _teacher(summary["teacher"])
+    yield from _gate(summary)
+    yield from ((f"Score on {file['task']}", _score(file)) for file in summary["eval_files"])
     yield "Seed", str(summary["seed"])
     for fork in summary["forked_from"]:
         yield "Forked from", fork
@@ -121,6 +123,30 @@ def _new_questions(summary: dict[str, Any]) -> str:
     return f"{total['admitted']:,} admitted, {turned_away:,} turned away by the gate, of {asked:,} asked for"
 
 
+def trained_in_words(round_: dict[str, Any]) -> str:
+    gate = round_["gate"]
+    if not round_["trained"]:
+        return "no"
+    return "yes" if gate is None or gate["kept"] else "rolled back"
+
+
+def _gate(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What ROUND_GATE found worth telling, a line each."""
+    judged = [(r["round"], r["gate"]) for r in summary["rounds"] if r["gate"]]
+    told = [(round_, gate) for round_, gate in judged if gate["action"] != "passed" or gate["alarms"]]
+    for round_, gate in told:
+        yield "Round gate", f"round {round_} {gate['action'].replace('_', ' ')}: {gate['evidence']}"
+    if judged and not told:
+        yield "Round gate", f"passed in round {', '.join(str(round_) for round_, _ in judged)}"
+
+
+def _score(file: dict[str, Any]) -> str:
+    """Of one of EVAL_FILES: the mean and, where there is one, the majority of all attempts."""
+    shown = {each["name"]: each for each in file["metrics"] if each["name"].startswith(("mean", "majority", "greedy"))}
+    told = [f"{name} {one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}]" for name, one in shown.items()]
+    return f"{', '.join(told) or 'nothing could be graded'} ({file['questions']} questions)"
+
+
 def _teacher(totals: dict[str, Any]) -> str:
     tokens = totals["prompt_tokens"] + totals["completion_tokens"]
     cost = "" if totals["cost"] is None else f", cost {totals['cost']:,.2f}"
@@ -147,7 +173,7 @@ def _table(summary: dict[str, Any]) -> Iterator[list[str]]:
             str(r["unknown"]),
             str(r["pairs"]),
             *([str(r["supervised_rows"])] if some else []),
-            "yes" if r["trained"] else "no",
+            trained_in_words(r),
             _share(r["heldout"]["pass_at_1"]) if r["heldout"] else "–",
             _duration(r["duration_seconds"]),
         ]

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from prosetting import __version__
 from prosetting.core.artifacts import read_json
 from prosetting.core.journal import Journal
-from prosetting.core.state_manager import EVALUATION, WRITING
+from prosetting.core.state_manager import EVAL_FILES, EVALUATION, ROUND_GATE, WRITING
 from prosetting.core.workspace import Workspace
 from prosetting.errors import DataError
 from prosetting.managers import charts
@@ -42,6 +42,8 @@ STAGE_COLOURS = {
     Stage.TRL_TRAINING.value: "s4",
     EVALUATION: "s1",
     Stage.NEXT_ROUND_PREP.value: "s2",
+    ROUND_GATE: "s5",
+    EVAL_FILES: "s1",
 }
 
 

@@ -26,22 +26,25 @@ from prosetting.core.concurrency import Frontier, in_thread, side_by_side
 from prosetting.core.gpu_manager import GpuManager
 from prosetting.core.journal import Journal
 from prosetting.core.pool_questions import PoolQuestions
-from prosetting.core.state_manager import CONCLUSION, EVALUATION, WRITING, StateManager
+from prosetting.core.state_manager import CONCLUSION, EVAL_FILES, EVALUATION, ROUND_GATE, WRITING, StateManager
 from prosetting.core.workspace import Workspace
 from prosetting.datasets.data_saver import save_pairs, save_verl_rows
 from prosetting.datasets.verl_data import verl_row
 from prosetting.errors import GpuError, SolverError, TeacherUnavailable, TrainingError
 from prosetting.managers.binding import bound_to
 from prosetting.managers.gates import AfterFailure, Gate
-from prosetting.managers.heldout import score_heldout
+from prosetting.managers.heldout import draw_and_grade, score_heldout
 from prosetting.managers.preference_data import DECIDED_BY, preference_rows
+from prosetting.managers.question_files import QuestionFiles
 from prosetting.managers.question_manager import POOL_DECIDED_BY, NewQuestions, QuestionManager, outcomes
+from prosetting.managers.reported import reported_inputs, reported_scores, write_reported
 from prosetting.managers.room import check_room_for
 from prosetting.managers.round_files import RoundFiles
+from prosetting.managers.round_gate import act_on, judge_weights, made_in, was_kept
 from prosetting.managers.run_summary import round_summary
 from prosetting.processors.answer_verifier import VERIFIER_VERSION
 from prosetting.processors.reward_calculator import RewardCalculator, count_grades, judge_health
-from prosetting.records import Checkpoint, Question, Stage
+from prosetting.records import Checkpoint, Stage
 from prosetting.teachers.base import Teacher
 from prosetting.teachers.prompts import PROMPT_VERSION
 from prosetting.trainers.base import Trainer, TrainingJob, TrainingResult
@@ -78,7 +81,7 @@ class RoundController:
         engines: Engines,
         runner: asyncio.Runner,
         gate: Gate,
-        heldout: list[Question],
+        questions: QuestionFiles,
         on_round_done: Callable[[], None],
     ) -> None:
         self._settings = settings
@@ -87,7 +90,7 @@ class RoundController:
         self._engines = engines
         self._runner = runner
         self._gate = gate
-        self._heldout = heldout
+        self._questions = questions
         self._on_round_done = on_round_done
         self.state = StateManager(workspace, journal, settings.total_rounds)
         self._solver: tuple[str, Solver] | None = None
@@ -100,17 +103,19 @@ class RoundController:
                 if self._journal.stage(round_, CONCLUSION):
                     continue
                 self._gate.before_round(round_, status)
-                self._run_until_done(round_)
+                self._run_until_done(round_, lambda r=round_: self.run_round(r))  # type: ignore[misc]
+            if self._questions.reported:
+                self._run_until_done(self._settings.total_rounds, self.report_score)
         finally:
             self.close_solver()
             self._engines.trainer.close()
 
-    def _run_until_done(self, round_: int) -> None:
+    def _run_until_done(self, round_: int, work: Callable[[], None]) -> None:
         """Every try goes on from the stage that failed; what was committed stays."""
         failures = 0
         while True:
             try:
-                return self.run_round(round_)
+                return work()
             except RETRYABLE as error:
                 failures += 1
                 self.close_solver()
@@ -152,6 +157,7 @@ class RoundController:
             raise
         await self._stage(round_, Stage.NEXT_ROUND_PREP, self._next_inputs, lambda r: self.prepare_next(r, writing))
         await writing
+        await self.judge_weights(round_)
         await self.state.run_stage(
             round_, CONCLUSION, {"weights": self._weights_hash(round_)}, lambda: self._conclude(round_)
         )
@@ -376,6 +382,8 @@ class RoundController:
     def _rounds_to_train_on(self, round_: int) -> list[int]:
         used = {u for r in range(1, round_) for u in self._output(r, Stage.TRL_TRAINING)["rounds_used"]}
         rounds = rounds_to_train_on(self._settings.train_on, round_, used)
+        # What a training that was turned down was on may be why.
+        rounds = [r for r in rounds if was_kept(self._journal, r)]
         # A fork may go on with another framework, whose data the rounds before it do not have.
         verl = self._settings.trains_with_verl
         return [r for r in rounds if r == round_ or ("training_data" in self._output(r, Stage.DPO_CONVERSION)) == verl]
@@ -420,12 +428,13 @@ class RoundController:
 
     async def evaluate(self, round_: int) -> None:
         """Score the weights after a round (0: the untrained base), unless unchanged or without held-out questions."""
-        if not self._heldout or (round_ and not self._output(round_, Stage.TRL_TRAINING)["trained"]):
+        if not self._questions.heldout or (round_ and not self._output(round_, Stage.TRL_TRAINING)["trained"]):
             return
         inputs = {
-            "held-out questions": digest([question.question_id for question in self._heldout]),
+            "held-out questions": digest([question.question_id for question in self._questions.heldout]),
             "eval_attempts": self._settings.eval_attempts,
-            "weights": self._weights_hash(round_),
+            # Of the training, whatever the round gate makes of its weights later.
+            "weights": self._done(round_, Stage.TRL_TRAINING) if round_ else "base",
         }
         await self.state.run_stage(round_, EVALUATION, inputs, lambda: self._score(round_))
 
@@ -437,28 +446,67 @@ class RoundController:
             self._engines.rewards,
             self._settings,
             round_,
-            self._heldout,
+            self._questions.heldout,
             lambda: self._solver_of(model),
         )
         if found is None:
             return {"heldout": None, "reason": "no held-out attempt could be graded"}
         return {"heldout": asdict(found), "pass_at_1": found.pass_at_1, "greedy": found.greedy}
 
+    async def judge_weights(self, round_: int) -> None:
+        """ROUND_GATE on weights that were scored; last, so that all that speaks for or against them is known."""
+        if self._settings.round_gate == "off" or self._journal.stage(round_, EVALUATION) is None:
+            return
+        inputs = {
+            "weights before": self._weights_hash(round_ - 1),
+            "weights after": self._done(round_, Stage.TRL_TRAINING),
+        }
+        await self.state.run_stage(round_, ROUND_GATE, inputs, lambda: self._judge(round_))
+
+    async def _judge(self, round_: int) -> dict[str, Any]:
+        decision = await self._read_in_thread(lambda reader: judge_weights(reader, round_, self._settings))
+        output = act_on(decision, round_, self._settings.round_gate)
+        if output["action"] != "passed" or output["alarms"]:
+            log.warning("round %d: %s · %s", round_, output["action"].replace("_", " "), output["evidence"])
+        return output
+
+    def report_score(self) -> None:
+        """Score the last weights on EVAL_FILES, by the same Solver and cascade as every other score."""
+        round_, reported = self._settings.total_rounds, self._questions.reported
+        inputs = reported_inputs(reported, self._settings.eval_attempts, self._weights_hash(round_))
+        try:
+            scoring = self.state.run_stage(round_, EVAL_FILES, inputs, lambda: self._score_reported(round_))
+            stopping.run(self._runner, scoring)
+        finally:
+            progress.close_all()
+        write_reported(self._workspace, self._journal, round_, reported)
+
+    async def _score_reported(self, round_: int) -> dict[str, Any]:
+        model = self.checkpoint(round_).path
+        await draw_and_grade(
+            self._engines.collector,
+            self._engines.rewards,
+            self._settings,
+            "reported",
+            round_,
+            self._questions.all_reported,
+            lambda: self._solver_of(model),
+        )
+        reported, seed = self._questions.reported, self._settings.seed
+        return await self._read_in_thread(lambda reader: reported_scores(reader, round_, reported, seed))
+
     # What is shared
 
     def checkpoint(self, round_: int) -> Checkpoint:
         """The Solver after a round; round 0 is SOLVER_MODEL_PATH."""
-        if round_ == 0:
-            return Checkpoint(0, self._settings.solver_model_path, trained=False)
-        training = self._output(round_, Stage.TRL_TRAINING)
-        return Checkpoint(round_, training["checkpoint"], training["trained"])
+        made = made_in(self._journal, round_)
+        path = self._output(made, Stage.TRL_TRAINING)["checkpoint"] if made else self._settings.solver_model_path
+        return Checkpoint(round_, path, trained=made == round_)
 
     def _weights_hash(self, round_: int) -> str:
         """Names the weights after a round by what made them, so that a moved workspace still matches."""
-        for r in range(round_, 0, -1):
-            if self._output(r, Stage.TRL_TRAINING)["trained"]:
-                return self._done(r, Stage.TRL_TRAINING)
-        return "base"
+        made = made_in(self._journal, round_)
+        return self._done(made, Stage.TRL_TRAINING) if made else "base"
 
     def _done(self, round_: int, stage: Stage) -> str:
         return self.state.stage_input_hash(round_, stage)

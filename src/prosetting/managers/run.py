@@ -41,11 +41,13 @@ from prosetting.managers.binding import bind, check_versions
 from prosetting.managers.gates import AskingGate, AutomaticGate, Gate
 from prosetting.managers.metrics import write_metrics
 from prosetting.managers.open_teachers import check_teachers, open_teachers
-from prosetting.managers.question_manager import QuestionManager, load_pool_and_heldout
+from prosetting.managers.question_files import QuestionFiles, load_question_files
+from prosetting.managers.question_manager import QuestionManager
 from prosetting.managers.repair import check_journal_is_there, set_damaged_aside, write_missing
 from prosetting.managers.report import write_report
 from prosetting.managers.resources import ResourceSampler
 from prosetting.managers.round_controller import Engines, RoundController
+from prosetting.managers.round_gate import check_round_gate
 from prosetting.managers.run_summary import run_summary
 from prosetting.managers.status_view import status_text
 from prosetting.managers.strategies import check_strategies
@@ -109,7 +111,7 @@ def start_run(
     check_engines(settings, trainer_given=open_trainer is not None)
     if settings.reward_function:
         check_reward_function(settings.reward_function)
-    pool, heldout = load_pool_and_heldout(settings)
+    files = load_question_files(settings)
     workspace = Workspace.of(settings)
     check_versions(workspace)
     with ExitStack() as stack:
@@ -130,7 +132,7 @@ def start_run(
         check_journal_is_there(workspace)
         set_damaged_aside(workspace)
         journal = stack.enter_context(Journal(workspace.journal))
-        bind(journal, settings, pool, heldout)
+        bind(journal, settings, files)
         config = {"settings": settings.public_values(), "notices": list(notices), "command": command}
         write_json(workspace.config, config, version=__version__)
         session = _Session(settings, workspace, journal, pausing.clock(), journal.run_seconds())
@@ -143,17 +145,17 @@ def start_run(
             gpus,
             commits,
             teachers,
-            heldout,
+            files.kept_apart,
             open_solver or _open_solver,
             open_trainer,
             runner.get_loop(),
         )
         gate: Gate = AskingGate(control) if mode == "semi" else AutomaticGate(settings)
         controller = RoundController(
-            settings, workspace, journal, engines, runner, gate, heldout, lambda: _after_round(session)
+            settings, workspace, journal, engines, runner, gate, files, lambda: _after_round(session)
         )
         write_missing(workspace, journal, controller)
-        _greet(settings, notices, workspace, pool, heldout, journal)
+        _greet(settings, notices, workspace, files, journal)
         if mode == "semi":
             print("========== Semi-Automated Training System Initialization ==========\n✅ Initialization Complete")
             print(status_text(journal, workspace, settings.total_rounds), flush=True)
@@ -223,7 +225,7 @@ def _engines(
     gpus: GpuManager,
     commits: GroupCommit,
     teachers: tuple[HttpTeacher, HttpTeacher],
-    heldout: list[Question],
+    kept_apart: list[Question],
     open_solver: OpenSolver,
     open_trainer: OpenTrainer | None,
     loop: asyncio.AbstractEventLoop,
@@ -247,15 +249,16 @@ def _engines(
         trainer=open_trainer(settings) if open_trainer else _open_trainer(settings, rewards, journal, loop),
         collector=TrajectoryCollector(commits, settings),
         rewards=rewards,
-        questions=QuestionManager(journal, commits, settings, heldout),
+        questions=QuestionManager(journal, commits, settings, kept_apart),
         gpus=gpus,
         reward_fingerprint=fingerprint(spec) if spec else "",
     )
 
 
 def check_engines(settings: Settings, *, trainer_given: bool = False) -> None:
-    """Raises ProSettingError for a Solver, a training or a strategy that cannot be had as ordered."""
+    """Raises ProSettingError for a Solver, a training, a strategy or a round gate that cannot be had as ordered."""
     check_strategies(settings)
+    check_round_gate(settings)
     _check_solver(settings)
     if not trains(settings):
         return
@@ -325,8 +328,7 @@ def _greet(
     settings: Settings,
     notices: Sequence[str],
     workspace: Workspace,
-    pool: list[Question],
-    heldout: list[Question],
+    files: QuestionFiles,
     journal: Journal,
 ) -> None:
     for notice in notices:
@@ -334,12 +336,13 @@ def _greet(
     teacher = settings.teacher_base_url or "embedded, offline"
     log.info("workspace %s · seed %d · teacher %s", workspace.root, settings.seed, teacher)
     log.info(
-        "%d rounds, training from round %d · %d questions, %d without reference · %d held out",
+        "%d rounds, training from round %d · %d questions, %d without reference · %d held out, %d reported on",
         settings.total_rounds,
         settings.first_training_round,
-        len(pool),
-        sum(question.reference is None for question in pool),
-        len(heldout),
+        len(files.pool),
+        sum(question.reference is None for question in files.pool),
+        len(files.heldout),
+        len(files.all_reported),
     )
     if trains(settings):
         how = verl_job.in_words(settings) if settings.trains_with_verl else in_words(settings)

@@ -19,6 +19,7 @@ from prosetting.core.machine import this_machine
 from prosetting.core.state_manager import CONCLUSION
 from prosetting.core.workspace import Workspace
 from prosetting.managers.metrics import RoundMetrics, round_metrics
+from prosetting.managers.question_files import QuestionFiles
 from prosetting.managers.room import bytes_needed, weights_bytes
 from prosetting.processors.canaries import CANARIES_A_BATCH
 from prosetting.processors.reward_calculator import ATTEMPTS_BETWEEN_CANARIES, LEFT_OPEN_BY_RULES, REGRADED_A_ROUND
@@ -95,16 +96,16 @@ class _Basis:
     weights: int
 
 
-def plan_run(
-    settings: Settings, notices: Sequence[str], pool: Sequence[Question], heldout: Sequence[Question]
-) -> RunPlan:
+def plan_run(settings: Settings, notices: Sequence[str], files: QuestionFiles) -> RunPlan:
     """The plan of a run, or of what is left of it where the workspace holds one."""
     workspace = Workspace.of(settings)
-    measured, done, questions = _measured(workspace, len(pool))
-    basis, assumptions = _basis(settings, pool, measured)
+    measured, done, questions = _measured(workspace, len(files.pool))
+    basis, assumptions = _basis(settings, files.pool, measured)
     rounds = []
     for round_ in range(done + 1, settings.total_rounds + 1):
-        plan = _plan_round(settings, basis, round_, questions, len(heldout), base=round_ == 1)
+        trains, last = round_ >= settings.first_training_round, round_ == settings.total_rounds
+        scored = (int(round_ == 1) + int(trains)) * len(files.heldout) + int(last) * len(files.all_reported)
+        plan = _plan_round(settings, basis, round_, questions, scored * (settings.eval_attempts + 1))
         rounds.append(plan)
         questions = _next_pool(settings, basis, plan)
     there = next(folder for folder in (workspace.root, *workspace.root.parents) if folder.exists())
@@ -216,12 +217,10 @@ def _tokens_an_attempt(measured: RoundMetrics, settings: Settings) -> float:
     return measured.mean_completion_tokens or settings.solver_max_new_tokens * SHARE_OF_LONGEST
 
 
-def _plan_round(
-    settings: Settings, basis: _Basis, round_: int, questions: int, heldout: int, *, base: bool
-) -> RoundPlan:
+def _plan_round(settings: Settings, basis: _Basis, round_: int, questions: int, scored: int) -> RoundPlan:
+    """`scored`: attempts at questions that only score."""
     trains = round_ >= settings.first_training_round
     attempts = questions * settings.attempts_per_question
-    scored = (int(base) + int(trains)) * heldout * (settings.eval_attempts + 1)
     calls = round(questions * basis.calls_a_question) + REGRADED_A_ROUND
     seconds = None
     if basis.seconds_a_question is not None:

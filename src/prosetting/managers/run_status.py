@@ -8,7 +8,7 @@ from typing import Any
 
 from prosetting.core.journal import Journal
 from prosetting.core.journal_rows import TeacherTotals
-from prosetting.core.state_manager import EVALUATION
+from prosetting.core.state_manager import EVALUATION, ROUND_GATE
 from prosetting.errors import WorkspaceError
 from prosetting.managers.binding import bound_to, fork_lines
 from prosetting.managers.run_summary import heldout_score
@@ -33,6 +33,7 @@ class RoundStatus:
     trained: bool | None
     reason: str
     heldout: dict[str, Any] | None
+    gate: dict[str, Any] | None
     judge: JudgeHealth
     seconds: float
 
@@ -116,6 +117,7 @@ def round_status(journal: Journal, round_: int, attempts_per_question: int) -> R
         trained=training.output["trained"] if training else None,
         reason=training.output["reason"] if training else "",
         heldout=scored.output.get("heldout") if scored else None,
+        gate=gate.output if (gate := journal.stage(round_, ROUND_GATE)) else None,
         judge=judge_health(journal, round_),
         seconds=round(sum(record.seconds for record in records if record), 2),
     )

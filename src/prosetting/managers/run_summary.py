@@ -6,17 +6,18 @@ from dataclasses import asdict
 from typing import Any, get_args
 
 from prosetting.core.journal import Journal
-from prosetting.core.state_manager import EVALUATION
+from prosetting.core.state_manager import EVAL_FILES, EVALUATION, ROUND_GATE
 from prosetting.managers.binding import fork_lines
+from prosetting.managers.round_gate import was_kept
 from prosetting.records import HeldoutScore, JudgeHealth, PoolReason, RoundSummary, Stage, Verdict
 
 LAST_STAGE = Stage.NEXT_ROUND_PREP.value
 
 
 def heldout_score(journal: Journal, round_: int) -> HeldoutScore | None:
-    """The score of the weights after a round: its own, or the carried-over one where it did not train."""
+    """The score of the weights after a round: its own, or the carried-over one where it made none that were kept."""
     for r in range(round_, -1, -1):
-        if (record := journal.stage(r, EVALUATION)) and record.output.get("heldout"):
+        if (record := journal.stage(r, EVALUATION)) and record.output.get("heldout") and was_kept(journal, r):
             found = record.output["heldout"]
             return HeldoutScore(**{**found, "pass_at_1_ci": tuple(found["pass_at_1_ci"])})
     return None
@@ -46,6 +47,7 @@ def round_summary(journal: Journal, round_: int) -> RoundSummary:
         diversity=preparation.get("diversity", {}),
         pool=pool,
         heldout=heldout_score(journal, round_),
+        gate=gate.output if (gate := journal.stage(round_, ROUND_GATE)) else None,
         duration_seconds=sum(record.seconds for record in outputs.values())
         + (evaluation.seconds if evaluation else 0.0),
     )
@@ -66,6 +68,7 @@ def run_summary(journal: Journal, total_rounds: int, final_status: str, duration
     verdicts = [record.output for r in done if (record := journal.stage(r, Stage.DATA_GRADING))]
     base = heldout_score(journal, 0)
     failures = journal.failures()
+    reported = journal.stage(total_rounds, EVAL_FILES)
     return {
         "final_status": final_status,
         "duration_seconds": round(duration_seconds, 2),
@@ -78,6 +81,7 @@ def run_summary(journal: Journal, total_rounds: int, final_status: str, duration
         "forked_from": fork_lines(journal),
         "base": {"round": 0, "heldout": asdict(base) if base else None},
         "rounds": rounds,
+        "eval_files": reported.output["files"] if reported else [],
         "teacher": asdict(journal.teacher_totals()),
         "errors": failures,
     }

@@ -67,6 +67,8 @@ def _round_line(status: RoundStatus) -> str:
         parts.append(f"average reward {_share(status.average_reward)}")
     if status.trained is not None:
         parts.append("trained" if status.trained else f"not trained ({status.reason})")
+    if status.gate and status.gate["action"] != "passed":
+        parts.append(f"{status.gate['action'].replace('_', ' ')} by the round gate")
     if status.heldout:
         parts.append(f"held-out pass@1 {_share(status.heldout['pass_at_1'])}")
     return " · ".join(parts)

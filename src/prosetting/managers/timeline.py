@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prosetting.core.journal_rows import Span
-from prosetting.core.state_manager import EVALUATION, WRITING
+from prosetting.core.state_manager import EVAL_FILES, EVALUATION, ROUND_GATE, WRITING
 from prosetting.records import Stage
 
 LANES = (
@@ -17,6 +17,8 @@ LANES = (
     Stage.TRL_TRAINING.value,
     EVALUATION,
     Stage.NEXT_ROUND_PREP.value,
+    ROUND_GATE,
+    EVAL_FILES,
 )
 CUT_S = 5.0
 """Time without any work that is longer is cut out: a run that was stopped, a person who was asked."""

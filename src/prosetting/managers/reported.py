@@ -1,0 +1,52 @@
+"""The score of the last weights on EVAL_FILES: what a run is reported to have come to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from prosetting.core.artifacts import digest, replace_atomically, write_json
+from prosetting.core.journal import Journal
+from prosetting.core.state_manager import EVAL_FILES
+from prosetting.core.workspace import Workspace
+from prosetting.managers.heldout import question_scores
+from prosetting.records import Question
+
+Reported = Mapping[str, Sequence[Question]]
+"""The questions of each of EVAL_FILES."""
+
+
+def reported_inputs(reported: Reported, eval_attempts: int, weights: str) -> dict[str, Any]:
+    """What a reported score depends on, by name."""
+    ids = [[question.question_id for question in asked] for asked in reported.values()]
+    return {"questions of EVAL_FILES": digest(ids), "eval_attempts": eval_attempts, "weights": weights}
+
+
+def reported_scores(journal: Journal, round_: int, reported: Reported, seed: int) -> dict[str, Any]:
+    """What the graded attempts come to, file by file."""
+    return {
+        "files": [
+            {
+                "task": Path(file).stem,
+                "questions": len(asked),
+                "metrics": [
+                    asdict(metric) for metric in question_scores(journal, "reported", round_, asked).metrics(seed)
+                ],
+            }
+            for file, asked in reported.items()
+        ]
+    }
+
+
+def write_reported(workspace: Workspace, journal: Journal, round_: int, reported: Reported) -> None:
+    """`results/eval.json` and, question by question, `results/eval.questions.jsonl`."""
+    record = journal.stage(round_, EVAL_FILES)
+    assert record is not None, "the score is written once it is there"
+    with replace_atomically(workspace.results / "eval.questions.jsonl") as temporary, temporary.open("w") as stream:
+        for file, asked in reported.items():
+            for row in question_scores(journal, "reported", round_, asked).rows():
+                stream.write(json.dumps({"task": Path(file).stem, **row}) + "\n")
+    write_json(workspace.results / "eval.json", {"round": round_, **record.output})
