@@ -45,6 +45,7 @@ CommaWords = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
 OptionalText = Annotated[str | None, BeforeValidator(_none_if_empty)]
 OptionalPath = Annotated[Path | None, BeforeValidator(_none_if_empty)]
 OptionalCount = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_none_if_empty)]
+OptionalPositive = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_none_if_empty)]
 OptionalAmount = Annotated[Annotated[float, Field(ge=0)] | None, BeforeValidator(_none_if_empty)]
 
 
@@ -92,9 +93,9 @@ class Settings(BaseModel):
         fixed=True,
         ge=1,
     )
-    train_on: Literal["untrained", "round", "all"] = _setting(
+    train_on: str = _setting(
         "untrained",
-        "Pairs a training round uses: those not trained on yet, its own round's, or all so far",
+        "Pairs a training round uses: untrained (those not trained on yet), round (its own), or all (all so far)",
         fixed=True,
     )
     save_rounds: CommaInts = _setting((3, 4, 5), "Accepted for old .env files and ignored: every checkpoint is kept")
@@ -108,6 +109,12 @@ class Settings(BaseModel):
     # Question pool
     attempts_per_question: int = _setting(
         8, "Attempts of the Solver at each question", unit="attempts", fixed=True, ge=1
+    )
+    pool_policy: str = _setting(
+        "replay",
+        "What the next round plays: replay (Teacher2's new questions, failed ones, a share of the others), or fixed"
+        " (the same questions in every round, and Teacher2 is not asked)",
+        fixed=True,
     )
     replay_failed_share: float = _setting(
         1.0, "Share of the failed questions played again next round", fixed=True, ge=0, le=1
@@ -319,9 +326,21 @@ class Settings(BaseModel):
         4, "Pairs in a step of one process (DPO_ENGINE=stock only)", unit="pairs", fixed=True, ge=1
     )
     trl_gradient_accumulation: int = _setting(4, "Steps before an update", unit="steps", fixed=True, ge=1)
-    trl_beta: float = _setting(0.1, "β of DPO: how far the policy is held to the reference", fixed=True, gt=0)
-    trl_loss_type: CommaWords = _setting(("sigmoid",), "Loss or losses, as TRL names them: sigmoid,sft", fixed=True)
-    trl_loss_weights: CommaFloats = _setting((1.0,), "Weight of each loss, in their order", fixed=True)
+    trl_loss: str = _setting(
+        "dpo",
+        "Losses, weights and β by one name: dpo, dpo+sft, dpo_norm, ipo, apo, sft (docs/strategies.md). The next three"
+        " settings win over it",
+        fixed=True,
+    )
+    trl_beta: OptionalPositive = _setting(
+        None, "β: how far the policy is held to the reference. Empty: as TRL_LOSS says", fixed=True
+    )
+    trl_loss_type: CommaWords = _setting(
+        (), "Loss or losses, as TRL names them: sigmoid,sft. Empty: as TRL_LOSS says", fixed=True
+    )
+    trl_loss_weights: CommaFloats = _setting(
+        (), "Weight of each loss, in their order. Empty: as TRL_LOSS says, of one TRL_LOSS_TYPE 1", fixed=True
+    )
     trl_max_length: int = _setting(
         2048, "Longest prompt + attempt; longer ones are cut", unit="tokens", fixed=True, ge=8
     )
@@ -427,10 +446,9 @@ class Settings(BaseModel):
     def _settings_agree(self) -> Settings:
         if self.teacher_max_cost is not None and None in (self.teacher_price_prompt, self.teacher_price_completion):
             raise ValueError("TEACHER_MAX_COST needs TEACHER_PRICE_PROMPT and TEACHER_PRICE_COMPLETION")
-        if len(self.trl_loss_type) != len(self.trl_loss_weights):
-            raise ValueError(
-                f"TRL_LOSS_TYPE names {len(self.trl_loss_type)} losses, TRL_LOSS_WEIGHTS {len(self.trl_loss_weights)}"
-            )
+        losses, weights = len(self.trl_loss_type), len(self.trl_loss_weights)
+        if losses not in (0, weights) and (losses, weights) != (1, 0):
+            raise ValueError(f"TRL_LOSS_TYPE names {losses} losses, TRL_LOSS_WEIGHTS {weights}")
         if not 0 <= self.curriculum_band[0] < self.curriculum_band[1] <= 1:
             raise ValueError("CURRICULUM_BAND must be two shares, the first below the second")
         if self.solver_base_urls and self.solver_engine != "transformers":

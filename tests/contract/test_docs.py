@@ -24,6 +24,7 @@ LAUNCHERS = {
     "run_training.py": ("run",),
     "auto_trainer.py": ("run", "--mode", "auto"),
     "semi_auto_trainer_trl.py": ("run", "--mode", "semi"),
+    "examples/own_curriculum.py": ("run",),
     "utils/status_checker.py": ("doctor",),
     "utils/test_runner.py": ("selfcheck", "--crash", "--quick"),
 }

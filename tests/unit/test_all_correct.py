@@ -104,9 +104,9 @@ def settings(**changes: Any) -> Settings:
 @pytest.mark.parametrize(
     ("changes", "found"),
     [
-        ({"trl_loss_type": ("sigmoid",), "trl_loss_weights": (1.0,)}, "TRL_LOSS_TYPE=sigmoid .*has none"),
-        ({"trl_loss_weights": (1.0, 0.0)}, "has none"),
-        ({"trl_loss_type": ("apo_down", "sft")}, "apo_down of TRL_LOSS_TYPE would move"),
+        ({"trl_loss_type": (), "trl_loss_weights": ()}, "the loss is sigmoid, β 0.1"),
+        ({"trl_loss_weights": (1.0, 0.0)}, "the loss is sigmoid . 0 · sft, β 0.1"),
+        ({"trl_loss_type": ("apo_down", "sft")}, "apo_down would move"),
     ],
 )
 def test_losses_that_cannot_train_on_such_rows_are_refused(changes: dict[str, Any], found: str) -> None:

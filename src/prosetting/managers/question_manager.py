@@ -17,6 +17,7 @@ from prosetting.core.group_commit import GroupCommit
 from prosetting.core.journal import Journal
 from prosetting.core.progress import Progress
 from prosetting.errors import TeacherReplyError
+from prosetting.managers.pool_policy import POOL_POLICIES, Candidates
 from prosetting.processors.curriculum import curriculum_of
 from prosetting.processors.question_enhancer import Enhancement, enhance_question, plan_enhancement
 from prosetting.processors.question_gate import REPEATS, QuestionGate
@@ -26,6 +27,7 @@ from prosetting.teachers.base import NewQuestion, Teacher
 
 POOL_DECIDED_BY = (
     "seed",
+    "pool_policy",
     "curriculum",
     "curriculum_band",
     "enhance_too_hard",
@@ -81,6 +83,7 @@ class QuestionManager:
         self._commits = commits
         self._settings = settings
         self._held_out = list(held_out)
+        self._policy = POOL_POLICIES[settings.pool_policy]
 
     async def write_questions(
         self, round_: int, sampled: Frontier, graded: Frontier, teacher2: Teacher
@@ -92,6 +95,8 @@ class QuestionManager:
         the run's seed, and each wave is admitted in question-id order. Replies are committed one by one, so a
         resumed run asks only for the rest.
         """
+        if not self._policy.asks_teacher2:
+            return NewQuestions([], {}, self._diversity(round_, [], Counter()))
         in_pool_order = self._journal.pool_ids(round_)
         parents = sorted(in_pool_order, key=lambda question_id: self._draw(round_, "enhance", question_id))
         most = self._settings.new_questions_per_round or len(parents)
@@ -210,7 +215,7 @@ class QuestionManager:
 
     def _diversity(self, round_: int, admitted: Sequence[QuestionId], counts: Counter[str]) -> Diversity:
         """Of a drawn sample where there are very many, so that figures of large and small rounds compare."""
-        drawn = self._drawn(round_, admitted, 1.0)[:DIVERSITY_SAMPLE]
+        drawn = self._drawn(round_, admitted)[:DIVERSITY_SAMPLE]
         questions = [self._journal.question(question_id) for question_id in sorted(drawn)]
         return diversity(
             [question.text for question in questions if question],
@@ -219,22 +224,18 @@ class QuestionManager:
         )
 
     def next_pool(self, round_: int, new_questions: Sequence[QuestionId]) -> list[tuple[QuestionId, PoolReason]]:
-        """The new questions, then a drawn share of the failed and of the other ones; in question-id order."""
+        """What POOL_POLICY chooses, in question-id order."""
         s = self._settings
         failed: list[QuestionId] = []
         others: list[QuestionId] = []
         for question_id, _, incorrect in self._journal.verdicts_by_question(round_):
             (failed if incorrect else others).append(question_id)
-        entries: list[tuple[QuestionId, PoolReason]] = [
-            *((question_id, "enhanced") for question_id in self._drawn(round_, new_questions, 1.0)),
-            *((question_id, "failed_replay") for question_id in self._drawn(round_, failed, s.replay_failed_share)),
-            *((question_id, "other_replay") for question_id in self._drawn(round_, others, s.replay_other_share)),
-        ]
-        return sorted(entries[: s.max_pool_questions])
+        new, failed, others = (self._drawn(round_, questions) for questions in (new_questions, failed, others))
+        found = Candidates(new, failed, others, s.replay_failed_share, s.replay_other_share)
+        return sorted(self._policy.choose(found)[: s.max_pool_questions])
 
-    def _drawn(self, round_: int, questions: Sequence[QuestionId], share: float) -> list[QuestionId]:
-        drawn = sorted(questions, key=lambda question_id: self._draw(round_, "replay", question_id))
-        return drawn[: round(share * len(drawn))]
+    def _drawn(self, round_: int, questions: Sequence[QuestionId]) -> list[QuestionId]:
+        return sorted(questions, key=lambda question_id: self._draw(round_, "replay", question_id))
 
     def _draw(self, round_: int, what: str, question_id: QuestionId) -> int:
         return draw_seed(self._settings.seed, what, round_, question_id)

@@ -12,7 +12,6 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
@@ -42,12 +41,14 @@ from prosetting.managers.room import check_room_for
 from prosetting.managers.round_files import RoundFiles
 from prosetting.managers.round_gate import act_on, judge_weights, made_in, was_kept
 from prosetting.managers.run_summary import round_summary
+from prosetting.managers.training_rounds import TRAIN_ON
 from prosetting.processors.answer_verifier import VERIFIER_VERSION
 from prosetting.processors.reward_calculator import RewardCalculator, count_grades, judge_health
 from prosetting.records import Checkpoint, Stage
 from prosetting.teachers.base import Teacher
 from prosetting.teachers.prompts import PROMPT_VERSION
 from prosetting.trainers.base import Trainer, TrainingJob, TrainingResult
+from prosetting.trainers.losses import loss_of
 
 log = logging.getLogger("prosetting")
 T = TypeVar("T")
@@ -299,7 +300,13 @@ class RoundController:
     def _training_inputs(self, round_: int) -> Inputs:
         rounds = self._rounds_to_train_on(round_)
         pairs = {f"pairs of round {r}": self._done(r, Stage.DPO_CONVERSION) for r in rounds}
-        return {**pairs, "weights": self._weights_hash(round_ - 1)}
+        loss = {} if self._settings.trains_with_verl else {"loss": loss_of(self._settings).in_words()}
+        return {
+            **pairs,
+            "weights": self._weights_hash(round_ - 1),
+            "train_on": self._settings.train_on,
+            **loss,
+        }
 
     async def train(self, round_: int) -> dict[str, Any]:
         rounds = self._rounds_to_train_on(round_)
@@ -381,9 +388,8 @@ class RoundController:
 
     def _rounds_to_train_on(self, round_: int) -> list[int]:
         used = {u for r in range(1, round_) for u in self._output(r, Stage.TRL_TRAINING)["rounds_used"]}
-        rounds = rounds_to_train_on(self._settings.train_on, round_, used)
         # What a training that was turned down was on may be why.
-        rounds = [r for r in rounds if was_kept(self._journal, r)]
+        rounds = [r for r in TRAIN_ON[self._settings.train_on](round_, used) if was_kept(self._journal, r)]
         # A fork may go on with another framework, whose data the rounds before it do not have.
         verl = self._settings.trains_with_verl
         return [r for r in rounds if r == round_ or ("training_data" in self._output(r, Stage.DPO_CONVERSION)) == verl]
@@ -562,11 +568,3 @@ class RoundController:
         if self._solver is not None:
             self._solver[1].close()
             self._solver = None
-
-
-def rounds_to_train_on(train_on: str, round_: int, used: AbstractSet[int]) -> list[int]:
-    """TRAIN_ON as the rounds whose pairs a round trains on; `used` are those that earlier trainings had."""
-    if train_on == "round":
-        return [round_]
-    rounds = range(1, round_ + 1)
-    return list(rounds) if train_on == "all" else [r for r in rounds if r not in used]

@@ -21,6 +21,7 @@ from prosetting.core.workspace import Workspace
 from prosetting.managers.metrics import RoundMetrics, round_metrics
 from prosetting.managers.question_files import QuestionFiles
 from prosetting.managers.room import bytes_needed, weights_bytes
+from prosetting.managers.training_rounds import TRAIN_ON
 from prosetting.processors.canaries import CANARIES_A_BATCH
 from prosetting.processors.reward_calculator import ATTEMPTS_BETWEEN_CANARIES, LEFT_OPEN_BY_RULES, REGRADED_A_ROUND
 from prosetting.records import Question, Stage, Verdict
@@ -227,8 +228,9 @@ def _plan_round(settings: Settings, basis: _Basis, round_: int, questions: int, 
         share = scored / max(attempts, 1)
         seconds = questions * basis.seconds_a_question * (1 + share)
         if trains:
-            rounds = round_ if settings.train_on == "untrained" and round_ == settings.first_training_round else 1
-            seconds += questions * rounds * (basis.training_seconds or 0.0)
+            used = set() if round_ == settings.first_training_round else set(range(1, round_))
+            rounds = TRAIN_ON[settings.train_on](round_, used)
+            seconds += questions * len(rounds) * (basis.training_seconds or 0.0)
     sizes = {"questions": questions, "attempts": attempts + scored, "training_bytes": 0}
     disk = sum(
         bytes_needed(stage, attempt_bytes=round(basis.attempt_tokens * CHARS_A_TOKEN), **sizes)

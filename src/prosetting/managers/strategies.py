@@ -11,9 +11,18 @@ from typing import Any
 from prosetting.config import Settings, env_name
 from prosetting.datasets.all_correct import ALL_CORRECT
 from prosetting.errors import ConfigError
+from prosetting.managers.pool_policy import POOL_POLICIES
+from prosetting.managers.training_rounds import TRAIN_ON
 from prosetting.processors.curriculum import CURRICULA
+from prosetting.trainers.losses import PRESETS
 
-FAMILIES: dict[str, Mapping[str, Any]] = {"curriculum": CURRICULA, "all_correct_questions": ALL_CORRECT}
+FAMILIES: dict[str, Mapping[str, Any]] = {
+    "train_on": TRAIN_ON,
+    "pool_policy": POOL_POLICIES,
+    "curriculum": CURRICULA,
+    "all_correct_questions": ALL_CORRECT,
+    "trl_loss": PRESETS,
+}
 """By the setting that names an entry."""
 
 

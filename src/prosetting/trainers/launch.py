@@ -16,7 +16,7 @@ from typing import Any
 from prosetting.config import Settings
 from prosetting.core.accelerate_config import AccelerateConfig, read_accelerate_config
 from prosetting.errors import ConfigError
-from prosetting.trainers.losses import OF_A_BATCH, check_losses
+from prosetting.trainers.losses import OF_A_BATCH, check_losses, loss_of
 
 ALL_LINEAR = "all-linear"
 """peft's word for all linear layers but the output."""
@@ -56,7 +56,7 @@ def in_words(settings: Settings) -> str:
 
 def engine_of(settings: Settings) -> str:
     """`grouped`, or `stock` where that is set or where a loss or DeepSpeed leaves no other way."""
-    if OF_A_BATCH & set(settings.trl_loss_type) or order_of(settings).kind == "DEEPSPEED":
+    if OF_A_BATCH & set(loss_of(settings).types) or order_of(settings).kind == "DEEPSPEED":
         return "stock"
     return settings.dpo_engine
 

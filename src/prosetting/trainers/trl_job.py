@@ -17,6 +17,7 @@ from prosetting.core.machine import this_machine
 from prosetting.trainers.base import TrainingJob
 from prosetting.trainers.checkpoints import SEAL, sha256
 from prosetting.trainers.launch import ALL_LINEAR, engine_of, order_json, order_of
+from prosetting.trainers.losses import loss_of
 
 LEAST_TOKENS = 64
 """Splitting a forward pass further leaves nothing to split."""
@@ -114,7 +115,7 @@ def dpo_arguments(settings: Settings, job: TrainingJob, step: Step) -> dict[str,
     The reference log-probabilities are computed once before the first step, by the model as it is then:
     TRL would otherwise load a reference from the path that the model's configuration remembers.
     """
-    on_cpu = not settings.physical_grpo_gpu
+    on_cpu, loss = not settings.physical_grpo_gpu, loss_of(settings)
     return {
         "precompute_ref_log_probs": True,
         "learning_rate": settings.trl_learning_rate,
@@ -123,9 +124,9 @@ def dpo_arguments(settings: Settings, job: TrainingJob, step: Step) -> dict[str,
         "per_device_train_batch_size": step.size,
         "per_device_eval_batch_size": step.size,
         "gradient_accumulation_steps": size_of_update(settings) // step.size,
-        "beta": settings.trl_beta,
-        "loss_type": list(settings.trl_loss_type),
-        "loss_weights": list(settings.trl_loss_weights),
+        "beta": loss.beta,
+        "loss_type": list(loss.types),
+        "loss_weights": list(loss.weights),
         "max_length": settings.trl_max_length,
         "gradient_checkpointing": settings.trl_gradient_checkpointing,
         "bf16": settings.trl_mixed_precision == "bf16",

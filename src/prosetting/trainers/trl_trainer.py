@@ -33,7 +33,7 @@ from prosetting.trainers.checkpoints import (
     sealed_or_quarantined,
 )
 from prosetting.trainers.launch import check_training, config_file, engine_of, other_machines
-from prosetting.trainers.losses import OF_A_BATCH, check_losses
+from prosetting.trainers.losses import OF_A_BATCH, check_losses, loss_of
 from prosetting.trainers.trl_job import (
     Places,
     Step,
@@ -242,8 +242,9 @@ def _notes(settings: Settings, step: Step) -> tuple[str, ...]:
     """What did not go as set, in words."""
     engine, wished, notes = engine_of(settings), step_of(settings), []
     if engine != settings.dpo_engine:
-        batches = OF_A_BATCH & set(settings.trl_loss_type)
-        why = f"{', '.join(settings.trl_loss_type)} compares the pairs of a batch" if batches else "DeepSpeed"
+        losses = loss_of(settings).types
+        batches = OF_A_BATCH & set(losses)
+        why = f"{', '.join(losses)} compares the pairs of a batch" if batches else "DeepSpeed"
         notes.append(f"{why}: trained by stock TRL")
     if step.size < wished.size or step.most_tokens < wished.most_tokens:
         notes.append(

@@ -1,6 +1,6 @@
 import pytest
 
-from prosetting.managers.round_controller import rounds_to_train_on
+from prosetting.managers.training_rounds import TRAIN_ON
 
 
 @pytest.mark.parametrize(
@@ -14,4 +14,4 @@ from prosetting.managers.round_controller import rounds_to_train_on
     ],
 )
 def test_a_training_round_uses_the_pairs_that_train_on_names(train_on, round_, used, expected):
-    assert rounds_to_train_on(train_on, round_, used) == expected
+    assert TRAIN_ON[train_on](round_, used) == expected
