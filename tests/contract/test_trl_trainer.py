@@ -96,9 +96,13 @@ def test_chosen_rises_against_rejected_measured_from_the_starting_policy(run: Tr
 
 
 def test_stock_trl_trains_the_same_questions_to_the_same_weights(run: Trained, base: Path, tmp_path: Path) -> None:
-    """One pair a question: a step of as many pairs as questions holds the same pairs, in the same order."""
-    stock = trained(tmp_path / "run", base, dpo_engine="stock", trl_gradient_accumulation=1, trl_batch_size=8)
-    one_step = trained(tmp_path / "grouped", base, trl_gradient_accumulation=1, dpo_batch_questions=8)
+    """One pair a question: a step of as many pairs as questions holds the same pairs, in the same order. Some are
+    supervised rows."""
+    rows = [{**row, "completions": row["completions"][:1], "rejected": [0]} for row in sums(range(60, 68))]
+    more = write_dataset(tmp_path / "supervised", rows)
+    stock = trained(tmp_path / "run", base, more, dpo_engine="stock", trl_gradient_accumulation=1, trl_batch_size=8)
+    one_step = trained(tmp_path / "grouped", base, more, trl_gradient_accumulation=1, dpo_batch_questions=8)
+    assert (stock.result.train_pairs, one_step.result.train_pairs) == (48, 48)
     assert stock.result.metrics["train_loss"] == pytest.approx(one_step.result.metrics["train_loss"], rel=1e-5)
     ours, theirs = (load_file(one.job.output_dir / "model.safetensors") for one in (one_step, stock))
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-4) for name in ours)
