@@ -40,7 +40,6 @@ def _none_if_empty(value: object) -> object:
 
 CommaInts = Annotated[tuple[int, ...], BeforeValidator(_split_commas)]
 CommaFloats = Annotated[tuple[float, ...], BeforeValidator(_split_commas)]
-FloatPair = Annotated[tuple[float, float], BeforeValidator(_split_commas)]
 CommaWords = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
 OptionalText = Annotated[str | None, BeforeValidator(_none_if_empty)]
 OptionalPath = Annotated[Path | None, BeforeValidator(_none_if_empty)]
@@ -137,7 +136,7 @@ class Settings(BaseModel):
         " none: easier), band (the same at the shares of CURRICULUM_BAND), or all (a variant of every question)",
         fixed=True,
     )
-    curriculum_band: FloatPair = _setting(
+    curriculum_band: CommaFloats = _setting(
         (0.0, 0.75),
         "CURRICULUM=band: at or below the first share an easier question follows, at or above the second a harder one",
         unit="share of attempts",
@@ -328,15 +327,14 @@ class Settings(BaseModel):
     trl_gradient_accumulation: int = _setting(4, "Steps before an update", unit="steps", fixed=True, ge=1)
     trl_loss: str = _setting(
         "dpo",
-        "Losses, weights and β by one name: dpo, dpo+sft, dpo_norm, ipo, apo, sft (docs/strategies.md). The next three"
-        " settings win over it",
+        "Losses, weights and β by one name: dpo, dpo+sft, dpo_norm, ipo, apo, sft (docs/strategies.md)",
         fixed=True,
     )
     trl_beta: OptionalPositive = _setting(
         None, "β: how far the policy is held to the reference. Empty: as TRL_LOSS says", fixed=True
     )
     trl_loss_type: CommaWords = _setting(
-        (), "Loss or losses, as TRL names them: sigmoid,sft. Empty: as TRL_LOSS says", fixed=True
+        (), "Instead of TRL_LOSS: loss or losses, as TRL names them: sigmoid,sft. Empty: as TRL_LOSS says", fixed=True
     )
     trl_loss_weights: CommaFloats = _setting(
         (), "Weight of each loss, in their order. Empty: as TRL_LOSS says, of one TRL_LOSS_TYPE 1", fixed=True
@@ -449,7 +447,9 @@ class Settings(BaseModel):
         losses, weights = len(self.trl_loss_type), len(self.trl_loss_weights)
         if losses not in (0, weights) and (losses, weights) != (1, 0):
             raise ValueError(f"TRL_LOSS_TYPE names {losses} losses, TRL_LOSS_WEIGHTS {weights}")
-        if not 0 <= self.curriculum_band[0] < self.curriculum_band[1] <= 1:
+        if losses and self.trl_loss != "dpo":
+            raise ValueError("TRL_LOSS and TRL_LOSS_TYPE each name the losses")
+        if len(band := self.curriculum_band) != 2 or not 0 <= band[0] < band[1] <= 1:
             raise ValueError("CURRICULUM_BAND must be two shares, the first below the second")
         if self.solver_base_urls and self.solver_engine != "transformers":
             raise ValueError("SOLVER_BASE_URLS and SOLVER_ENGINE each say who samples")
@@ -638,6 +638,7 @@ def _config_error(error: ValidationError, raw: Mapping[str, tuple[str, Source]])
 
 
 AGREEING = {
+    "TRL_LOSS and": "TRL_LOSS=ipo with TRL_LOSS_TYPE empty",
     "TRL_LOSS_TYPE": "TRL_LOSS_TYPE=sigmoid,sft with TRL_LOSS_WEIGHTS=1,5",
     "CURRICULUM_BAND": "CURRICULUM_BAND=0,0.75",
     "TEACHER_MAX_COST": "TEACHER_MAX_COST=20 with TEACHER_PRICE_PROMPT=0.3 and TEACHER_PRICE_COMPLETION=1.2",

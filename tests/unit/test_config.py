@@ -96,7 +96,6 @@ def test_keys_of_other_programs_are_left_alone() -> None:
         ("SOLVER_TOP_P", "1.5", "less than or equal to 1"),
         ("AUTO_RETRY_ENABLED", "perhaps", "valid boolean"),
         ("PHYSICAL_GRPO_GPU", "0,x", "valid integer"),
-        ("CURRICULUM_BAND", "0.5", "Field required"),
     ],
 )
 def test_a_bad_value_is_named_with_its_source_and_what_is_accepted(key: str, value: str, accepted: str) -> None:
@@ -112,9 +111,17 @@ def test_two_settings_that_say_who_samples_are_both_named() -> None:
     assert "SOLVER_BASE_URLS empty" in error.next_step
 
 
-def test_a_band_whose_shares_stand_the_wrong_way_round_is_refused() -> None:
-    error = error_of({"CURRICULUM_BAND": "0.9,0.5"})
-    assert "the first below the second: CURRICULUM_BAND='0.9,0.5' (from the environment)" in error.what
+def test_losses_that_are_named_twice_are_refused() -> None:
+    error = error_of({"TRL_LOSS": "ipo", "TRL_LOSS_TYPE": "sigmoid"})
+    assert "each name the losses: TRL_LOSS='ipo' (from the environment), TRL_LOSS_TYPE='sigmoid'" in error.what
+    assert "TRL_LOSS=ipo with TRL_LOSS_TYPE empty" in error.next_step
+
+
+@pytest.mark.parametrize("value", ["0.9,0.5", "0.5", "0.1,0.2,0.3", "0,75"])
+def test_a_band_is_two_shares_the_first_below_the_second(value: str) -> None:
+    error = error_of({"CURRICULUM_BAND": value})
+    assert f"the first below the second: CURRICULUM_BAND='{value}' (from the environment)" in error.what
+    assert "CURRICULUM_BAND=0,0.75" in error.next_step
 
 
 def test_a_setting_is_known_by_its_other_name_too(tmp_path: Path) -> None:

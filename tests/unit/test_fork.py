@@ -188,6 +188,12 @@ def test_a_change_that_does_not_go_with_the_settings_kept_is_refused(source, tmp
         one.fork(tmp_path / "two", 2, trl_loss_type="sft")
 
 
+def test_a_strategy_that_is_not_there_is_refused_before_anything_is_copied(source, tmp_path):
+    with pytest.raises(ConfigError, match="CURRICULUM='steep' is not known"):
+        source.fork(tmp_path / "fork", 2, curriculum="steep")
+    assert not (tmp_path / "fork").exists()
+
+
 def test_a_fork_continued_with_other_settings_than_its_own_is_refused_with_the_way_out(source, tmp_path):
     source.fork(tmp_path / "fork", 2, seed=8)
     with pytest.raises(WorkspaceError) as refused:

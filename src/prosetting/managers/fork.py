@@ -30,6 +30,7 @@ from prosetting.managers.question_files import load_question_files
 from prosetting.managers.round_files import RoundFiles
 from prosetting.managers.round_gate import made_in
 from prosetting.managers.run_status import require_begun
+from prosetting.managers.strategies import check_strategies
 from prosetting.records import PoolEntry, Question, Stage
 from prosetting.trainers.checkpoints import put_in_place, sync
 
@@ -148,12 +149,14 @@ def _settings_of_fork(before: dict[str, Any], loaded: LoadedSettings) -> Setting
     fixed = loaded.settings.fixed_values()
     kept = {name: before[name] for name in fixed if name in before and name not in loaded.explicit}
     try:
-        return Settings.model_validate({**loaded.settings.model_dump(), **kept})
+        settings = Settings.model_validate({**loaded.settings.model_dump(), **kept})
     except ValidationError as error:
         message = error.errors(include_url=False, include_input=False)[0]["msg"]
         raise ConfigError(
             f"with the other settings of the workspace this cannot hold: {message}", next_step="change these together"
         ) from None
+    check_strategies(settings)
+    return settings
 
 
 def _refuse_played(journal: Journal, round_: int, heldout: list[Question], setting: str) -> None:

@@ -40,9 +40,10 @@ CURRICULA: dict[str, Curriculum] = {"zones": zones, "band": in_band, "all": same
 def curriculum_of(settings: Settings) -> Callable[[float], QuestionKind | None]:
     """The curriculum that is set, as a function of the pass rate alone."""
     curriculum = CURRICULA[settings.curriculum]
+    easier, harder = settings.curriculum_band
 
     def kind_for(pass_rate: float) -> QuestionKind | None:
-        kind = curriculum(pass_rate, settings.curriculum_band)
+        kind = curriculum(pass_rate, (easier, harder))
         return None if kind == "easier" and settings.enhance_too_hard == "none" else kind
 
     return kind_for

@@ -59,7 +59,7 @@ PRESETS: dict[str, Loss] = {
 
 
 def loss_of(settings: Settings) -> Loss:
-    """The preset of TRL_LOSS with what TRL_LOSS_TYPE, TRL_LOSS_WEIGHTS and TRL_BETA put in its place."""
+    """What TRL_LOSS or TRL_LOSS_TYPE names, with the weights and the β that are set besides."""
     preset = PRESETS[settings.trl_loss]
     types = settings.trl_loss_type or preset.types
     alone = (1.0,) if settings.trl_loss_type else preset.weights
