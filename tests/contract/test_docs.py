@@ -31,6 +31,7 @@ LAUNCHERS = {
 RUN_HERE = {"settings", "status", "report", "lineage", "doctor", "grade", "export", "init", "fork"}
 ONLY_PARSED = {
     "run": "hours and a model; whole runs are in tests/e2e. With --dry-run it is run here",
+    "compare": "two runs: tests/unit/test_compare.py",
     "eval": "a model: tests/contract/test_cli_eval.py",
     "replay": "serves until it is ended: tests/contract/test_replay_server.py",
     "selfcheck": "minutes: tests/faults/test_crash_points.py",

@@ -46,6 +46,7 @@ OWN_FLAGS = {
     "dashboard": {"--host", "--port", "--token-file", "--env-file"},
     "report": {"--json", "--env-file"},
     "export": {"--to", "--round", "--license", "--name", "--json", "--env-file"},
+    "compare": {"run_a", "run_b", "--round-a", "--round-b", "--json"},
     "fork": {"--from-round", "--to", "--env-file"},
     "lineage": {"question_id", "--json", "--env-file"},
     "replay": {"file", "--port", "--model", "--fault", "--fault-seed"},
@@ -55,7 +56,7 @@ OWN_FLAGS = {
     "selfcheck": {"--crash", "--quick", "--json", "--workspace-dir", "--seed"},
     "settings": set(),
 }
-WITHOUT_SETTINGS = {"settings", "selfcheck", "replay"}
+WITHOUT_SETTINGS = {"settings", "compare", "selfcheck", "replay"}
 
 
 def flags_of(command: typer.main.TyperGroup) -> set[str]:

@@ -15,6 +15,7 @@ import typer
 
 from prosetting import __version__
 from prosetting.cli import (
+    compare,
     ctl,
     dashboard,
     doctor,
@@ -51,6 +52,7 @@ app.command("ctl", cls=WorkspaceCommand, short_help="Pause, resume or stop a run
 app.command("dashboard", cls=WorkspaceCommand, short_help="A workspace in a browser, live")(dashboard.dashboard)
 app.command("report", cls=WorkspaceCommand, short_help="The report of a workspace, finished or not")(report.report)
 app.command("fork", cls=SettingsCommand, short_help="Go on from a round of a workspace, with other settings")(fork.fork)
+app.command("compare", short_help="Two runs on the questions that both were scored on")(compare.compare)
 app.command("lineage", cls=WorkspaceCommand, short_help="Where a question comes from, and what became of it")(
     lineage.lineage
 )
