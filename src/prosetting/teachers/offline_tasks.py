@@ -1,6 +1,6 @@
 """What the embedded teacher knows: the four tasks of the contract, worked out exactly or declined. Pure.
 
-It knows the word problems of `arithmetic` completely and can rewrite worked solutions with GSM8K's calculator
+It knows the stories of `families` completely and can rewrite worked solutions with GSM8K's calculator
 annotations (Cobbe et al. 2021, arXiv 2110.14168). Elsewhere it compares clear final numbers and otherwise
 says that it cannot tell. Randomness comes from the request's own content: the same request, the same reply.
 """
@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, cast
 
 from prosetting.records import QuestionKind
-from prosetting.teachers import annotated, arithmetic
-from prosetting.teachers.arithmetic import Diagnosis, Problem
+from prosetting.teachers import annotated
+from prosetting.teachers.arithmetic import Diagnosis
+from prosetting.teachers.families import understand
 from prosetting.teachers.prompts import PROMPT_VERSION, Task
 
 _NUMBER = re.compile(r"(-?)\$? ?(-?)(\d{1,3}(?:,\d{3})+|\d{1,30})(\.\d{1,30})?(?:/([1-9]\d{0,29}))?", re.ASCII)
@@ -33,11 +34,7 @@ _ADVICE = {
     Diagnosis.MISSING_STEP: "leaves out a step: practise one equation for each event",
     Diagnosis.NO_ANSWER: "gives no clear final answer: practise ending with one boxed number",
 }
-_REWRITES: dict[str, Callable[[Problem, random.Random], Problem | None]] = {
-    "easier": arithmetic.easier,
-    "variant": arithmetic.variant,
-    "harder": arithmetic.harder,
-}
+_KINDS = ("easier", "variant", "harder")
 _DECLINED = {"question": None, "reference": None, "solution": None, "kind": "variant"}
 
 
@@ -59,11 +56,11 @@ def reply_to(document: object) -> dict[str, Any]:
 def _grade(document: Mapping[str, Any]) -> dict[str, Any]:
     question, attempt = _text(document, "question"), _text(document, "attempt")
     reference = plain_number(_optional(document, "reference") or "")
-    problem = arithmetic.parse(question)
-    if problem is not None:
-        if reference is not None and reference != arithmetic.solve(problem):
+    known = understand(question)
+    if known is not None:
+        if reference is not None and reference != known.answer:
             return _cannot_tell(attempt, "reference_disagrees")
-        correct, diagnosis = arithmetic.diagnose(problem, attempt)
+        correct, diagnosis = known.diagnose(attempt)
         return _verdict(correct, attempt, diagnosis)
     if not attempt.strip():
         return _verdict(False, attempt, Diagnosis.NO_ANSWER)
@@ -86,16 +83,16 @@ def _cannot_tell(attempt: str, why: str) -> dict[str, Any]:
 
 
 def _solve(document: Mapping[str, Any]) -> dict[str, Any]:
-    problem = arithmetic.parse(_text(document, "question"))
-    return {"answer": None if problem is None else str(arithmetic.solve(problem))}
+    known = understand(_text(document, "question"))
+    return {"answer": None if known is None else str(known.answer)}
 
 
 def _analyse(document: Mapping[str, Any]) -> dict[str, Any]:
-    problem = arithmetic.parse(_text(document, "question"))
+    known = understand(_text(document, "question"))
     attempt = _text(document, "attempt")
-    if problem is None:
+    if known is None:
         return {"analysis": f"The final answer {final_answer(attempt) or '(none)'} is not the right one."}
-    diagnosis = arithmetic.diagnose(problem, attempt)[1]
+    diagnosis = known.diagnose(attempt)[1]
     if diagnosis is Diagnosis.NONE:
         return {"analysis": "No mistake found."}
     return {"analysis": f"The attempt {_ADVICE.get(diagnosis, 'makes another mistake')}."}
@@ -103,21 +100,21 @@ def _analyse(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def _enhance(document: Mapping[str, Any]) -> dict[str, Any]:
     question, kind = _text(document, "question"), _text(document, "kind")
-    if kind not in _REWRITES:
-        raise BadRequest(f"kind must be one of {', '.join(_REWRITES)}")
+    if kind not in _KINDS:
+        raise BadRequest(f"kind must be one of {', '.join(_KINDS)}")
     _text(document, "attempt")
     rng = random.Random(hashlib.sha256(repr(sorted(document.items())).encode("utf-8", "replace")).digest())
-    problem = arithmetic.parse(question)
-    if problem is None:
+    known = understand(question)
+    if known is None:
         return _enhance_annotated(cast("QuestionKind", kind), question, _optional(document, "solution") or "", rng)
     # The easiest problem has nothing easier, the longest nothing harder: then other numbers.
     for written in (kind, "variant"):
-        new = _REWRITES[written](problem, rng)
+        new = known.rewritten(written, rng)
         if new is not None:
             return {
-                "question": arithmetic.render(new),
-                "reference": str(arithmetic.solve(new)),
-                "solution": arithmetic.solution_text(new),
+                "question": new.text,
+                "reference": str(new.answer),
+                "solution": new.solution_text,
                 "kind": written,
             }
     return _DECLINED
