@@ -50,14 +50,14 @@ def prepare(
     """
     folder, recipe = folder.resolve(), recipe or Recipe()
     identity = {"seed": seed, "recipe_version": RECIPE_VERSION, "recipe": asdict(recipe)}
-    if _is_made(folder / MARKER, identity):
+    if is_made(folder / MARKER, identity):
         say(f"demo: seed {seed}, {folder} is ready: nothing to make")
     else:
         say(f"demo: seed {seed}, making the solver and its questions in {folder}")
         _make(folder, seed, recipe, say)
         write_json(folder / MARKER, identity)
     env_file = folder / ("control.env" if control else ".env")
-    _write_text(env_file, _env_text(folder, seed, workspace.resolve(), shuffle_labels=control))
+    write_text(env_file, _env_text(folder, seed, workspace.resolve(), shuffle_labels=control))
     return env_file
 
 
@@ -79,7 +79,7 @@ def make_room(workspace: Path, seed: int, say: Say = print) -> None:
     say(f"demo: {workspace} held a run of seed {other}; it is now {target}")
 
 
-def _is_made(marker: Path, identity: dict[str, Any]) -> bool:
+def is_made(marker: Path, identity: dict[str, Any]) -> bool:
     try:
         found = read_json(marker)
     except DataError:
@@ -99,9 +99,9 @@ def _make(folder: Path, seed: int, recipe: Recipe, say: Say) -> None:
     rows = seed_pool(seed, recipe)
     held = heldout_rows(seed, recipe)
     examples = warm_start_examples(seed, recipe)
-    _write_text(folder / "questions.json", json.dumps(rows, indent=1) + "\n")
-    _write_text(folder / "heldout.jsonl", "".join(json.dumps(row) + "\n" for row in held))
-    _write_text(folder / "README.md", _readme(seed, recipe))
+    write_text(folder / "questions.json", json.dumps(rows, indent=1) + "\n")
+    write_text(folder / "heldout.jsonl", "".join(json.dumps(row) + "\n" for row in held))
+    write_text(folder / "README.md", _readme(seed, recipe))
     torch.manual_seed(seed)
     tokenizer = build_tokenizer(_texts(examples[:TOKENIZER_TEXTS]), recipe.vocabulary)
     model = build_model(tokenizer, recipe)
@@ -128,10 +128,10 @@ def _readme(seed: int, recipe: Recipe) -> str:
 
 def _env_text(folder: Path, seed: int, workspace: Path, *, shuffle_labels: bool) -> str:
     values = {
-        "SOLVER_MODEL_PATH": _quoted(folder / "solver"),
-        "QUESTIONS_FILE": _quoted(folder / "questions.json"),
-        "VALIDATION_DATA_FILE": _quoted(folder / "heldout.jsonl"),
-        "WORKSPACE_DIR": _quoted(workspace),
+        "SOLVER_MODEL_PATH": quoted(folder / "solver"),
+        "QUESTIONS_FILE": quoted(folder / "questions.json"),
+        "VALIDATION_DATA_FILE": quoted(folder / "heldout.jsonl"),
+        "WORKSPACE_DIR": quoted(workspace),
         "SEED": str(seed),
         **RUN_SETTINGS,
         "SHUFFLE_LABELS": str(shuffle_labels).lower(),
@@ -139,11 +139,11 @@ def _env_text(folder: Path, seed: int, workspace: Path, *, shuffle_labels: bool)
     return "".join(f"{key}={value}\n" for key, value in values.items())
 
 
-def _quoted(path: Path) -> str:
+def quoted(path: Path) -> str:
     escaped = str(path).replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     with replace_atomically(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -100,11 +100,11 @@ def warm_start(
         torch.optim.AdamW(others, lr=recipe.other_learning_rate, weight_decay=0.0),
     ]
     schedules = [torch.optim.lr_scheduler.LambdaLR(o, lambda step: _cosine(step, recipe.steps)) for o in optimizers]
-    encoded = [_encode(tokenizer, question, answer) for question, answer in examples]
+    encoded = [encode(tokenizer, question, answer) for question, answer in examples]
     model.train()
     started = time.monotonic()
     for step, batch in enumerate(_batches(encoded, recipe, random.Random(f"{seed} order")), start=1):
-        input_ids, labels = _collate(batch, int(tokenizer.pad_token_id))
+        input_ids, labels = collate(batch, int(tokenizer.pad_token_id))
         loss = model(input_ids=input_ids, attention_mask=(input_ids != tokenizer.pad_token_id), labels=labels).loss
         loss.backward()
         for optimizer, schedule in zip(optimizers, schedules, strict=True):
@@ -126,7 +126,7 @@ def _cosine(step: int, steps: int) -> float:
     return warm_up * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
-def _encode(tokenizer: PreTrainedTokenizerFast, question: str, answer: str) -> tuple[list[int], int]:
+def encode(tokenizer: PreTrainedTokenizerFast, question: str, answer: str) -> tuple[list[int], int]:
     """Token ids of the full chat, and how many of them are the prompt."""
     prompt = tokenizer.encode(f"{USER}{question}{ASSISTANT}", add_special_tokens=False)
     return prompt + tokenizer.encode(f"{answer}{END}", add_special_tokens=False), len(prompt)
@@ -142,7 +142,7 @@ def _batches(
         yield [encoded[order.pop()] for _ in range(recipe.batch)]
 
 
-def _collate(batch: Sequence[tuple[list[int], int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+def collate(batch: Sequence[tuple[list[int], int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids and labels (batch, longest), padded on the right; prompt and padding are not learned."""
     longest = max(len(ids) for ids, _ in batch)
     input_ids = torch.full((len(batch), longest), pad)
