@@ -100,6 +100,12 @@ def pass_at_1(row: Row) -> list[dict[int, float]]:
     return shares
 
 
+def rows_trained_on(row: Row) -> int:
+    """Pairs and supervised rows of the rounds that trained, those of validation included."""
+    trained = [entry for entry in row["rounds"] if entry["round"] and entry["heldout"]]
+    return sum(entry["pairs"] + entry["supervised_rows"] for entry in trained)
+
+
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
     """Mean with its 95 % interval over seeds; without an interval for one seed."""
     mean = statistics.fmean(values)
@@ -131,11 +137,7 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
                     }
                     for n in range(min(map(len, curves)))
                 ],
-                "rows": round(
-                    statistics.fmean(
-                        sum(e.get("pairs", 0) + e.get("supervised_rows", 0) for e in row["rounds"]) for row in mine
-                    )
-                ),
+                "rows": round(statistics.fmean(rows_trained_on(row) for row in mine)),
             }
     return told
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 
 import pytest
 
@@ -14,6 +14,7 @@ from prosetting.demo.ledgers.prepare import _env_text
 from prosetting.demo.ledgers.questions import heldout_rows, seed_pool, warm_start_examples
 from prosetting.demo.ledgers.recipe import ARMS, RUN_SETTINGS, LedgerRecipe
 from prosetting.demo.ledgers.reward import whole_ledger
+from prosetting.processors.question_gate import numbers_of
 from prosetting.teachers import ledger
 from prosetting.teachers.families import understand
 
@@ -34,6 +35,14 @@ def test_no_heldout_chain_teaches_the_solver(seed: int) -> None:
     taught |= {ledger.chain(story) for story in stories([row["question"] for row in seed_pool(3, LedgerRecipe())])}
     assert heldout
     assert heldout.isdisjoint(taught)
+
+
+def test_equal_chains_have_equal_numbers_so_that_the_gate_keeps_held_out_ones_out_of_later_pools() -> None:
+    numbers: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+    for question, _ in itertools.islice(warm_start_examples(random.Random(4)), 2_000):
+        numbers[ledger.chain(stories([question])[0])].add(numbers_of(question))
+    assert len(numbers) < 2_000
+    assert all(len(found) == 1 for found in numbers.values())
 
 
 def test_what_teaches_at_the_start_is_easy_and_what_measures_is_of_every_level() -> None:

@@ -69,10 +69,11 @@ RUN_SETTINGS: dict[str, str] = {
     "TRL_MAX_LENGTH": "256",
 }
 
-# What each arm changes in them. The controls have the same rounds and as many rows.
+# What each arm changes in them. Where questions stay easy there are few pairs: such a control gets supervised rows
+# instead, so that it trains on as many rows as the loop.
 ARMS: dict[str, dict[str, str]] = {
     "main": {},
-    "fixed easy pool": {"POOL_POLICY": "fixed"},
-    "no hardening": {"CURRICULUM": "all"},
+    "fixed easy pool": {"POOL_POLICY": "fixed", "SUPERVISED_ROWS_PER_ROUND": "300"},
+    "no hardening": {"CURRICULUM": "all", "SUPERVISED_ROWS_PER_ROUND": "300"},
     "shuffled labels": {"SHUFFLE_LABELS": "true"},
 }
