@@ -25,7 +25,13 @@ pytestmark = pytest.mark.skipif(not PYTHON.exists(), reason="lm-eval is not inst
 def made() -> list[dict[str, Any]]:
     """Questions with four attempts each, right and wrong, that end in the ways in which models end GSM8K's."""
     rng = random.Random(5)
-    endings = ("\n#### {}", "\nA: {}", "The answer is {}.", "So she pays ${} in all.\n#### {}", "= <<{}={}>>{}\n#### {}")
+    endings = (
+        "\n#### {}",
+        "\nA: {}",
+        "The answer is {}.",
+        "So she pays ${} in all.\n#### {}",
+        "= <<{}={}>>{}\n#### {}",
+    )
     rows = []
     for number in range(40):
         price, count = rng.randrange(2, 60), rng.randrange(2, 90)
