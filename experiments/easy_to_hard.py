@@ -33,7 +33,7 @@ from prosetting.core.journal import Journal
 from prosetting.core.pool_questions import PoolQuestions
 from prosetting.core.workspace import Workspace
 from prosetting.demo.ledgers.prepare import prepare, workspace_of
-from prosetting.demo.ledgers.recipe import ARMS, RECIPE_VERSION, TARGET_LEVEL
+from prosetting.demo.ledgers.recipe import ARMS, EVERY_ARM, RECIPE_VERSION, TARGET_LEVEL
 from prosetting.records import GREEDY_ATTEMPT, Question, Stage, Verdict
 from prosetting.teachers import ledger
 
@@ -124,7 +124,7 @@ def load(results: Path, seeds: Sequence[int]) -> list[Row]:
 def summary(rows: Sequence[Row]) -> dict[str, Any]:
     """By arm: the seeds, and [mean, low, high] of held-out pass@1 by level for each round."""
     told: dict[str, Any] = {}
-    for arm in ARMS:
+    for arm in EVERY_ARM:
         mine = [row for row in rows if row["arm"] == arm]
         curves = [pass_at_1(row) for row in mine]
         if mine:
@@ -185,7 +185,7 @@ def verdict(told: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[])
-    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--arms", nargs="+", choices=list(EVERY_ARM), default=list(ARMS))
     parser.add_argument(
         "--folder", type=Path, default=Path("runs/easy-to-hard"), help="where solvers and runs are kept"
     )

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 from xml.sax.saxutils import escape
 
+from prosetting.demo.ledgers.recipe import ARMS
+
 PANEL, HEIGHT, TOP, BOTTOM, LEFT, LABELS = 300, 300, 44, 252, 40, 120
 # Okabe and Ito's hues, which colour-blind readers can tell apart; the lines are labelled at their ends as well.
 HUES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9")
@@ -17,7 +19,7 @@ def draw(told: dict[str, Any], target_level: int) -> str:
     """`told` is the summary of `easy_to_hard.py`."""
     main = told["main"]["pass_at_1"]
     levels = {f"level {level}": [point[level] for point in main] for level in main[0]}
-    arms = {arm: [point[target_level] for point in found["pass_at_1"]] for arm, found in told.items()}
+    arms = {arm: [point[target_level] for point in told[arm]["pass_at_1"]] for arm in ARMS if arm in told}
     seeds = len(told["main"]["seeds"])
     width = 2 * (LEFT + PANEL + LABELS)
     parts = [

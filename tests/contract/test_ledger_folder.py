@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from prosetting.demo.ledgers.prepare import prepare
-from prosetting.demo.ledgers.recipe import ARMS, LedgerRecipe
+from prosetting.demo.ledgers.recipe import EVERY_ARM, LedgerRecipe
 from prosetting.errors import TrainingError
 
 TINY = LedgerRecipe(
@@ -20,7 +20,7 @@ TINY = LedgerRecipe(
 def test_the_folder_holds_a_solver_without_position_embeddings_and_settings_for_every_arm(tmp_path: Path) -> None:
     said: list[str] = []
     files = prepare(tmp_path, 7, TINY, said.append)
-    assert set(files) == set(ARMS)
+    assert set(files) == set(EVERY_ARM)
     assert all(file.is_file() for file in files.values())
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "solver")
     assert model.config.no_rope_layers == [0]

@@ -12,7 +12,7 @@ from prosetting.config import load_settings
 from prosetting.demo.ledgers import recipe
 from prosetting.demo.ledgers.prepare import _env_text
 from prosetting.demo.ledgers.questions import heldout_rows, seed_pool, warm_start_examples
-from prosetting.demo.ledgers.recipe import ARMS, RUN_SETTINGS, LedgerRecipe
+from prosetting.demo.ledgers.recipe import EVERY_ARM, RUN_SETTINGS, LedgerRecipe
 from prosetting.demo.ledgers.reward import whole_ledger
 from prosetting.processors.question_gate import numbers_of
 from prosetting.teachers import ledger
@@ -69,7 +69,7 @@ def test_the_teacher_understands_every_question() -> None:
         assert str(known.answer) == row["answer"]
 
 
-@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("arm", EVERY_ARM)
 def test_the_settings_of_every_arm_are_valid(arm: str, tmp_path) -> None:
     (tmp_path / ".env").write_text(_env_text(tmp_path, 7, arm), encoding="utf-8")
     loaded = load_settings(flags={}, environ={}, env_file=tmp_path / ".env").settings

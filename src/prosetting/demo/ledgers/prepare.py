@@ -9,7 +9,7 @@ from pathlib import Path
 
 from prosetting.core.artifacts import write_json
 from prosetting.demo.ledgers.questions import heldout_rows, seed_pool
-from prosetting.demo.ledgers.recipe import ARMS, RECIPE_VERSION, RUN_SETTINGS, LedgerRecipe
+from prosetting.demo.ledgers.recipe import EVERY_ARM, RECIPE_VERSION, RUN_SETTINGS, LedgerRecipe
 from prosetting.demo.prepare import MARKER, Say, is_made, quoted, write_text
 
 README = """\
@@ -36,7 +36,7 @@ def prepare(folder: Path, seed: int, recipe: LedgerRecipe | None = None, say: Sa
         say(f"seed {seed}: making the solver and its questions in {folder}")
         _make(folder, seed, recipe, say)
         write_json(folder / MARKER, identity)
-    files = {arm: folder / f"{arm.replace(' ', '-')}.env" for arm in ARMS}
+    files = {arm: folder / f"{arm.replace(' ', '-')}.env" for arm in EVERY_ARM}
     for arm, file in files.items():
         write_text(file, _env_text(folder, seed, arm))
     return files
@@ -74,6 +74,6 @@ def _env_text(folder: Path, seed: int, arm: str) -> str:
         "WORKSPACE_DIR": quoted(workspace_of(folder, arm)),
         "SEED": str(seed),
         **RUN_SETTINGS,
-        **ARMS[arm],
+        **EVERY_ARM[arm],
     }
     return "".join(f"{key}={value}\n" for key, value in values.items())

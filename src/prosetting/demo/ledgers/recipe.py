@@ -77,3 +77,10 @@ ARMS: dict[str, dict[str, str]] = {
     "no hardening": {"CURRICULUM": "all", "SUPERVISED_ROWS_PER_ROUND": "300"},
     "shuffled labels": {"SHUFFLE_LABELS": "true"},
 }
+
+# What else was asked: what a part of the recipe is worth.
+WITHOUT: dict[str, dict[str, str]] = {
+    "no supervised rows": {"ALL_CORRECT_QUESTIONS": "nothing"},
+    "harder at 8 of 8": {"CURRICULUM": "zones"},
+}
+EVERY_ARM = ARMS | WITHOUT
