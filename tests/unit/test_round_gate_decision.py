@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from prosetting.evaluation.round_gate import AnswerFigures, Decision, Evidence, decide, record_of
+from prosetting.config import Settings
+from prosetting.evaluation.round_gate import FEWEST, AnswerFigures, Decision, Evidence, decide, record_of
+from prosetting.managers.round_gate import what_it_cannot_do
 from prosetting.records import JudgeHealth, QuestionId
 
 FIGURES = AnswerFigures(mean_tokens=40.0, distinct_share=0.8, unparseable_share=0.02)
@@ -93,6 +96,26 @@ def test_a_handful_of_checks_is_no_alarm() -> None:
 def test_without_a_question_scored_before_and_after_alarms_alone_decide() -> None:
     assert not decided(rates_before={}).failed
     assert decided(rates_before={}, training={"first_logps/chosen": -1.0, "logps/chosen": -9.0}).failed
+
+
+def test_a_few_questions_decide_nothing_neither_by_scores_nor_by_answers() -> None:
+    shorter = replace(FIGURES, mean_tokens=1.0)
+    few = {"rates_before": rates(0.5, FEWEST - 1), "rates_after": rates(0.1, FEWEST - 1), "answers_after": shorter}
+    found = decided(**few)
+    assert not found.failed
+    assert (found.comparison, found.alarms_of_weights) == (None, ())
+    assert "fewer than 10" in found.told()
+    assert decided(**few | {"rates_before": rates(0.5, FEWEST), "rates_after": rates(0.1, FEWEST)}).failed
+
+
+@pytest.mark.parametrize(
+    ("gate", "questions", "says"),
+    [("warn", 0, "0 held-out"), ("rollback", FEWEST - 1, "9 held-out"), ("stop", FEWEST, ""), ("off", 0, "")],
+)
+def test_a_gate_that_cannot_decide_says_so_at_the_start(gate: Any, questions: int, says: str) -> None:
+    told = what_it_cannot_do(Settings(round_gate=gate), questions)
+    assert says in told
+    assert bool(told) == bool(says)
 
 
 def test_the_record_says_what_was_done_and_on_which_evidence() -> None:

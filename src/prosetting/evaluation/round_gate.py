@@ -26,12 +26,14 @@ MOST_UNPARSEABLE = 0.10
 """Rise of the share of attempts in which no answer can be read."""
 MOST_DISAGREEMENT, MOST_WRONG, MOST_DUPLICATES, MOST_UNKNOWN = 0.10, 0.10, 0.50, 0.50
 FEWEST = 10
-"""Checks or questions below which a share of them is no alarm."""
+"""Checks or questions below which a share of them is no alarm, and held-out questions below which nothing is decided by
+them: a bootstrap over a few questions is too sure of itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerFigures:
-    """The sampled held-out attempts of one checkpoint: tokens an attempt, and shares of 0 to 1."""
+    """One checkpoint's sampled attempts at the held-out questions that both were scored on: tokens an attempt, and
+    shares of 0 to 1."""
 
     mean_tokens: float
     distinct_share: float
@@ -54,7 +56,8 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`comparison` is None where no question was scored before and after: then only alarms can fail the weights."""
+    """`comparison` is None where fewer than FEWEST questions were scored before and after: then only what the training
+    says of itself can fail the weights."""
 
     comparison: Comparison | None
     alarms_of_weights: tuple[str, ...]
@@ -75,16 +78,18 @@ class Decision:
 
 def decide(evidence: Evidence, seed: int) -> Decision:
     """Compare the weights and look for alarms. `seed` is that of the bootstrap."""
-    return Decision(
-        compare_rates(evidence.rates_before, evidence.rates_after, seed, level=1 - 2 * TAIL),
-        tuple(_alarms_of_weights(evidence)),
-        tuple(_alarms_of_data(evidence)),
-    )
+    found = compare_rates(evidence.rates_before, evidence.rates_after, seed, level=1 - 2 * TAIL)
+    if found is not None and found.questions < FEWEST:
+        found = None
+    alarms = [*_alarms_of_training(evidence.training)]
+    if found is not None:
+        alarms += _alarms_of_answers(evidence.answers_before, evidence.answers_after)
+    return Decision(found, tuple(alarms), tuple(_alarms_of_data(evidence)))
 
 
 def _told(found: Comparison | None) -> str:
     if found is None:
-        return "no held-out question was scored before and after"
+        return f"fewer than {FEWEST} held-out questions were scored before and after: scores decide nothing"
     word = "worse" if found.is_worse else "better" if found.is_better else "no sure change"
     return (
         f"held-out pass rate {found.a:.3f} → {found.b:.3f}, change {found.change:+.3f}"
@@ -92,11 +97,13 @@ def _told(found: Comparison | None) -> str:
     )
 
 
-def _alarms_of_weights(evidence: Evidence) -> Iterator[str]:
-    before, after, figures = evidence.answers_before, evidence.answers_after, evidence.training
+def _alarms_of_training(figures: Mapping[str, float]) -> Iterator[str]:
     first, last = figures.get("first_logps/chosen"), figures.get("logps/chosen")
     if first is not None and last is not None and -last > LOGP_GROWTH * -first + LOGP_SLACK_NATS:
         yield f"the log-probability of chosen answers collapsed: {first:.1f} → {last:.1f}"
+
+
+def _alarms_of_answers(before: AnswerFigures, after: AnswerFigures) -> Iterator[str]:
     if after.mean_tokens < LEAST_LENGTH * before.mean_tokens:
         yield f"answers shrank from {before.mean_tokens:.1f} to {after.mean_tokens:.1f} tokens"
     if after.distinct_share < LEAST_DISTINCT * before.distinct_share:

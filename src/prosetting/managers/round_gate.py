@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 from prosetting.config import Settings
@@ -9,7 +10,7 @@ from prosetting.core.journal import Journal
 from prosetting.core.state_manager import ROUND_GATE
 from prosetting.errors import ConfigError, RunPaused
 from prosetting.evaluation.benchmark import pass_rates
-from prosetting.evaluation.round_gate import AnswerFigures, Decision, Evidence, decide, record_of
+from prosetting.evaluation.round_gate import FEWEST, AnswerFigures, Decision, Evidence, decide, record_of
 from prosetting.processors.answer_extraction import extract
 from prosetting.records import GREEDY_ATTEMPT, JudgeHealth, QuestionId, Stage
 
@@ -21,6 +22,16 @@ def check_round_gate(settings: Settings) -> None:
             f"ROUND_GATE={settings.round_gate} compares weights on held-out questions, and there are none",
             next_step="set VALIDATION_DATA_FILE, or ROUND_GATE=off",
         )
+
+
+def what_it_cannot_do(settings: Settings, heldout_questions: int) -> str:
+    """What a person should know of it at the start; empty where it can decide."""
+    if settings.round_gate == "off" or heldout_questions >= FEWEST:
+        return ""
+    return (
+        f"ROUND_GATE={settings.round_gate} decides nothing by scores: {heldout_questions} held-out questions,"
+        f" it needs {FEWEST} (VALIDATION_DATA_FILE)"
+    )
 
 
 def was_kept(journal: Journal, round_: int) -> bool:
@@ -45,11 +56,13 @@ def judge_weights(journal: Journal, round_: int, settings: Settings) -> Decision
         for stage in (Stage.TRL_TRAINING, Stage.DATA_GRADING, Stage.NEXT_ROUND_PREP)
     )
     before = made_in(journal, round_ - 1)
+    rates_before, rates_after = _rates(journal, before), _rates(journal, round_)
+    both = rates_before.keys() & rates_after.keys()
     evidence = Evidence(
-        _rates(journal, before),
-        _rates(journal, round_),
-        _answers(journal, before),
-        _answers(journal, round_),
+        rates_before,
+        rates_after,
+        _answers(journal, before, both),
+        _answers(journal, round_, both),
         training.get("metrics", {}),
         JudgeHealth(**graded["judge"]) if "judge" in graded else None,
         prepared.get("new_questions", {}).get("written", 0),
@@ -75,12 +88,12 @@ def _rates(journal: Journal, round_: int) -> dict[QuestionId, float]:
     return pass_rates(grade for _, grade in journal.graded_attempts("heldout", round_))
 
 
-def _answers(journal: Journal, round_: int) -> AnswerFigures:
-    """Of a checkpoint's sampled held-out attempts."""
+def _answers(journal: Journal, round_: int, questions: Set[QuestionId]) -> AnswerFigures:
+    """Of a checkpoint's sampled attempts at these held-out questions."""
     total = tokens = unparseable = 0
     distinct: set[tuple[QuestionId, str]] = set()
     for attempt, _ in journal.graded_attempts("heldout", round_):
-        if attempt.attempt == GREEDY_ATTEMPT:
+        if attempt.attempt == GREEDY_ATTEMPT or attempt.question_id not in questions:
             continue
         total += 1
         tokens += attempt.completion_tokens

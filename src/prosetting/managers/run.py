@@ -47,7 +47,7 @@ from prosetting.managers.repair import check_journal_is_there, set_damaged_aside
 from prosetting.managers.report import write_report
 from prosetting.managers.resources import ResourceSampler
 from prosetting.managers.round_controller import Engines, RoundController
-from prosetting.managers.round_gate import check_round_gate
+from prosetting.managers.round_gate import check_round_gate, what_it_cannot_do
 from prosetting.managers.run_summary import run_summary
 from prosetting.managers.status_view import status_text
 from prosetting.managers.strategies import check_strategies
@@ -347,5 +347,7 @@ def _greet(
     if trains(settings):
         how = verl_job.in_words(settings) if settings.trains_with_verl else in_words(settings)
         log.info("training: %s", how)
+        if cannot := what_it_cannot_do(settings, len(files.heldout)):
+            log.info("notice: %s", cannot)
     if done := journal.stages_done(1):
         log.info("going on with a run that was begun: round 1 has %d steps done", len(done))
