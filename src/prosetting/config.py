@@ -67,7 +67,8 @@ class Settings(BaseModel):
     )
     generator_model_path: OptionalText = _setting(
         None,
-        "Base model of the Generator. Not trained yet: its training data is written every round",
+        "Base model of the Generator, which learns in every round to write questions. Empty: none (docs/generator.md)",
+        fixed=True,
     )
     questions_file: Path = _setting(
         Path("DataSet/seed_questions.json"), "The first round's questions, .json or .jsonl (docs/files.md)"
@@ -418,6 +419,28 @@ class Settings(BaseModel):
         "", "More settings of verl, as its command line takes them; they win: 'a.b=1 +c.d=2'", fixed=True
     )
 
+    # Generator (docs/generator.md). What is not here it shares with TRL_… and SOLVER_…
+    generator_share: float = _setting(
+        0.0,
+        "Share of the new questions that the Generator writes instead of Teacher2",
+        fixed=True,
+        ge=0,
+        le=1,
+    )
+    generator_max_new_tokens: int = _setting(
+        1024, "Longest question of the Generator, its solution included", unit="tokens", fixed=True, ge=1
+    )
+    generator_learning_rate: float = _setting(1e-5, "Peak learning rate of the Generator", fixed=True, gt=0)
+    generator_num_epochs: float = _setting(
+        1.0, "Passes over the questions that a round has measured", unit="epochs", fixed=True, gt=0
+    )
+    generator_batch_size: int = _setting(
+        16, "Questions in an update of the Generator, in each process", unit="questions", fixed=True, ge=1
+    )
+    generator_lora_rank: int = _setting(
+        0, "Train LoRA adapters of this rank and merge them into the Generator. 0: all weights", fixed=True, ge=0
+    )
+
     # Evaluation
     eval_attempts: int = _setting(8, "Sampled attempts at each held-out question", unit="attempts", fixed=True, ge=1)
     eval_files: CommaWords = _setting(
@@ -453,6 +476,8 @@ class Settings(BaseModel):
             raise ValueError("CURRICULUM_BAND must be two shares, the first below the second")
         if self.solver_base_urls and self.solver_engine != "transformers":
             raise ValueError("SOLVER_BASE_URLS and SOLVER_ENGINE each say who samples")
+        if self.generator_share and not self.generator_model_path:
+            raise ValueError("GENERATOR_SHARE needs GENERATOR_MODEL_PATH, the model that writes that share")
         return self
 
     def fixed_values(self) -> dict[str, Any]:
@@ -460,6 +485,8 @@ class Settings(BaseModel):
         names = {name for name, field in type(self).model_fields.items() if _extra(field)["fixed"]}
         if not self.trains_with_verl:
             names = {name for name in names if not name.startswith("verl_")}
+        if not self.generator_model_path:
+            names = {name for name in names if not name.startswith("generator_")}
         return self.values_of(names)
 
     def values_of(self, names: Collection[str]) -> dict[str, Any]:
@@ -643,6 +670,7 @@ AGREEING = {
     "CURRICULUM_BAND": "CURRICULUM_BAND=0,0.75",
     "TEACHER_MAX_COST": "TEACHER_MAX_COST=20 with TEACHER_PRICE_PROMPT=0.3 and TEACHER_PRICE_COMPLETION=1.2",
     "SOLVER_ENGINE": "SOLVER_ENGINE=vllm with SOLVER_BASE_URLS empty",
+    "GENERATOR_SHARE": "GENERATOR_SHARE=0.5 with GENERATOR_MODEL_PATH=Qwen/Qwen3-8B",
 }
 """Settings that must agree with others, each with an example of ones that do."""
 

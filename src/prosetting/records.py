@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, NewType
 
@@ -183,3 +183,9 @@ class RoundSummary:
     gate: dict[str, Any] | None
     """What ROUND_GATE decided and on which evidence; None where there was nothing to decide."""
     duration_seconds: float
+    sources: dict[str, Any] = field(default_factory=dict)
+    """The round's new questions by who wrote them (managers/question_sources.py)."""
+    measured: dict[str, Any] = field(default_factory=dict)
+    """How those of the round before went in this one, by who wrote them."""
+    generator: dict[str, Any] | None = None
+    """What the Generator's training came to, None without a Generator."""

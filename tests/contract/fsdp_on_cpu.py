@@ -17,7 +17,7 @@ from typing import Any
 from accelerate.state import AcceleratorState, DistributedType, PartialState
 from transformers import TrainerState
 
-from prosetting.trainers import worker_dpo, worker_dpo_callbacks
+from prosetting.trainers import worker_dpo, worker_dpo_callbacks, worker_process
 
 _init = AcceleratorState.__init__
 
@@ -42,4 +42,4 @@ if __name__ == "__main__":
     worker_dpo_callbacks.SAVING_SHARE = 1e9  # whatever saving costs here, steps alone decide
     worker_dpo.Progress = _Progress
     AcceleratorState.__init__ = _with_fsdp
-    sys.exit(worker_dpo.main())
+    sys.exit(worker_process.main(worker_dpo.train))

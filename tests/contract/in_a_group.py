@@ -6,8 +6,8 @@ import sys
 
 import torch
 
-from prosetting.trainers import worker_dpo
+from prosetting.trainers import worker_dpo, worker_process
 
 if __name__ == "__main__":
     torch.distributed.init_process_group("gloo")
-    sys.exit(worker_dpo.main())
+    sys.exit(worker_process.main(worker_dpo.train))

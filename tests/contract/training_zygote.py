@@ -99,7 +99,7 @@ def _allocated() -> int:
 
 
 def _serve() -> None:
-    from prosetting.trainers import worker_dpo, worker_dpo_callbacks
+    from prosetting.trainers import worker_dpo, worker_dpo_callbacks, worker_process
 
     for line in sys.stdin:
         request = json.loads(line)
@@ -118,7 +118,7 @@ def _serve() -> None:
             resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
         status = 1
         try:
-            status = worker_dpo.work_on(request["job"], stop)
+            status = worker_process.work_on(request["job"], stop, worker_dpo.train)
         finally:
             os._exit(status)
 

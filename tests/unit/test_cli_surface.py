@@ -33,6 +33,8 @@ RAY_TRAINER_GPUS RAY_TRAINER_CPUS RAY_AUTOSCALING RAY_NODE_TIMEOUT
 VERL_PYTHON VERL_ATTEMPTS_PER_QUESTION VERL_BATCH_QUESTIONS VERL_MINI_BATCH_QUESTIONS VERL_MAX_TOKENS_PER_GPU
 VERL_MAX_PROMPT_LENGTH VERL_NUM_EPOCHS VERL_LEARNING_RATE VERL_CRITIC_LEARNING_RATE VERL_KL_COEF
 VERL_ROLLOUT_ENGINE VERL_TENSOR_PARALLEL VERL_GPU_MEMORY VERL_SAVE_STEPS VERL_OVERRIDES
+GENERATOR_SHARE GENERATOR_MAX_NEW_TOKENS GENERATOR_LEARNING_RATE GENERATOR_NUM_EPOCHS GENERATOR_BATCH_SIZE
+GENERATOR_LORA_RANK
 EVAL_ATTEMPTS EVAL_FILES ROUND_GATE
 AUTO_RETRY_ENABLED AUTO_MAX_RETRIES AUTO_RETRY_DELAY AUTO_CONTINUE_ON_FAILURE CHECKPOINT_INTERVAL
 """
@@ -52,6 +54,7 @@ OWN_FLAGS = {
     "replay": {"file", "--port", "--model", "--fault", "--fault-seed"},
     "grade": {"file", "--rules-only", "--out", "--env-file"},
     "eval": {"model", "files", "--attempts", "--recorded", "--rules-only", "--out", "--json", "--env-file"},
+    "train-generator": {"--out", "--env-file"},
     "doctor": {"--quick", "--json", "--env-file"},
     "selfcheck": {"--crash", "--quick", "--json", "--workspace-dir", "--seed"},
     "settings": set(),

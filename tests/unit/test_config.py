@@ -11,6 +11,7 @@ from prosetting.config import (
     LoadedSettings,
     load_settings,
     reference_markdown,
+    settings_of,
 )
 from prosetting.core.machine import Machine, fit_to_machine
 from prosetting.errors import EXIT_USAGE, ConfigError
@@ -256,3 +257,15 @@ def test_nothing_is_warned_of_on_systems_without_such_permissions(
 ) -> None:
     monkeypatch.setattr("prosetting.config.os.name", "nt")
     assert warnings_of(tmp_path / "some.env", "TEACHER_API_KEY=sk-secret-1", 0o644) == ()
+
+
+def test_a_share_for_the_generator_without_a_generator_is_refused():
+    with pytest.raises(ConfigError, match="GENERATOR_SHARE needs GENERATOR_MODEL_PATH") as error:
+        settings_of({"GENERATOR_SHARE": "0.5"})
+    assert "GENERATOR_MODEL_PATH=" in error.value.next_step
+
+
+def test_a_run_without_a_generator_is_bound_to_none_of_its_settings():
+    without, with_one = settings_of({}), settings_of({"GENERATOR_MODEL_PATH": "g"})
+    assert not [name for name in without.fixed_values() if name.startswith("generator_")]
+    assert with_one.fixed_values()["generator_model_path"] == "g"

@@ -6,7 +6,8 @@ import pytest
 
 from prosetting.core.journal_rows import AdmittedQuestion
 from prosetting.datasets.generator_data import generator_row, utility
-from prosetting.records import Question, QuestionId
+from prosetting.datasets.generator_text import generator_prompt
+from prosetting.records import Question, QuestionId, Verdict
 
 CHILD = Question(QuestionId("a"), "text of a", "2", "1+1=2", "variant", QuestionId("p"))
 OUTCOME = {"pass_rate": 0.25, "attempt": 3, "verdict": "incorrect", "analysis": "added instead"}
@@ -33,11 +34,14 @@ def test_a_row_tells_what_a_new_question_was_made_from() -> None:
         "attempt_verdict": "incorrect",
         "analysis": "added instead",
         "kind": "variant",
+        "source": "teacher2",
         "new_question": "text of a",
         "reference": "2",
         "solution": "1+1=2",
         "pass_rate": None,
         "utility": None,
+        "prompt": generator_prompt("text of p", "so 7", Verdict.INCORRECT, "variant"),
+        "completion": "text of a\nSolution: 1+1=2\nAnswer: 2",
     }
 
 

@@ -15,7 +15,8 @@ from prosetting.core.group_commit import GroupCommit
 from prosetting.core.journal import Journal
 from prosetting.core.progress import Progress
 from prosetting.errors import TeacherReplyError
-from prosetting.managers.question_manager import NewQuestions, QuestionManager
+from prosetting.managers.question_manager import NewQuestions, QuestionManager, generators_share
+from prosetting.managers.question_sources import measured_by_source, written_by_source
 from prosetting.records import Grade, PoolEntry, Question, QuestionId, Trajectory, Verdict, question_id_of
 from prosetting.teachers.base import GradeReply, NewQuestion, ShownAttempt
 
@@ -63,9 +64,10 @@ def manager_of(journal: Journal, heldout: Sequence[str] = (), **settings) -> Que
 
 
 def write(manager: QuestionManager, teacher: WritingTeacher) -> NewQuestions:
-    graded = Frontier()
+    graded, drafted = Frontier(), Frontier()
     graded.complete()
-    return asyncio.run(manager.write_questions(1, Frontier(), graded, teacher))
+    drafted.complete()
+    return asyncio.run(manager.write_questions(1, Frontier(), graded, teacher, drafted))
 
 
 def play(journal: Journal, verdicts: dict[str, Sequence[Verdict]]) -> None:
@@ -245,3 +247,105 @@ def test_a_question_with_an_unknown_verdict_is_not_asked_about_before_the_round_
 
     asyncio.run(run())
     assert teacher.asked == []
+
+
+def draft(journal: Journal, manager: QuestionManager, text: str = "{}\nAnswer: 1", finish="stop") -> list[QuestionId]:
+    """What the Generator writes in its turn."""
+    wanted = manager.to_draft(1)
+    drafts = []
+    for parent in wanted:
+        question = journal.question(parent)
+        assert question
+        drafts.append(Trajectory(1, parent, 0, text.format(successor(question.text)), finish, 9))
+    journal.add_trajectories("generator", drafts)
+    return wanted
+
+
+def with_generator(journal: Journal, share: float, **settings) -> QuestionManager:
+    return manager_of(journal, generator_model_path="g", generator_share=share, **settings)
+
+
+def test_the_generator_has_its_share_of_any_first_parents() -> None:
+    parents = [QuestionId(str(n)) for n in range(1000)]
+    for share in (0.0, 0.1, 0.5, 1.0):
+        mine = generators_share(parents, share)
+        assert all(abs(len(mine & set(parents[:first])) - share * first) < 1 for first in (1, 10, 77, 1000))
+
+
+def test_half_of_the_parents_go_to_the_generator_and_teacher2_only_solves_what_it_wrote(journal):
+    play(journal, {f"f{n}": [INCORRECT] for n in range(10)})
+    manager, teacher = with_generator(journal, 0.5), WritingTeacher(1)
+    drafted = draft(journal, manager)
+    new = write(manager, teacher)
+    assert (len(drafted), len(teacher.asked), len(new.admitted)) == (5, 5, 10)
+    sources = {parent: outcome["source"] for parent, outcome in journal.enhancements(1)}
+    assert {parent for parent, source in sources.items() if source == "generator"} == set(drafted)
+
+
+def test_the_share_of_teacher2_is_what_it_would_be_asked_without_the_other(tmp_path):
+    """The order of parents is the same, so two runs differ in who writes and not in what is built on."""
+    asked = {}
+    for share in (0.0, 0.5):
+        with Journal(tmp_path / f"{share}.db") as journal:
+            play(journal, {f"f{n}": [INCORRECT] for n in range(10)})
+            manager, teacher = with_generator(journal, share), WritingTeacher(1)
+            draft(journal, manager)
+            write(manager, teacher)
+            asked[share] = set(teacher.asked)
+    assert asked[0.5] < asked[0.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "finish", "came_to"),
+    [
+        ("{}\nAnswer: 1", "length", "failed"),
+        ("\nAnswer: 1", "stop", "failed"),
+        ("{}", "stop", "no_reference"),
+        ("{}\nAnswer: 2", "stop", "reference_disagrees"),
+        ("{}<|im_end|>\nAnswer: 1", "stop", "malformed"),
+        ("{}" + "x" * 5_000 + "\nAnswer: 1", "stop", "too_long"),
+    ],
+)
+def test_what_the_generator_writes_meets_the_same_gate(journal, text, finish, came_to):
+    play(journal, {f"f{n}": [INCORRECT] for n in range(2)})
+    manager = with_generator(journal, 1.0)
+    draft(journal, manager, text, finish)
+    new = write(manager, WritingTeacher(1))
+    assert (new.admitted, new.counts[came_to]) == ([], 2)
+
+
+def test_each_writer_has_its_share_of_the_cap_and_neither_makes_up_for_the_other(journal):
+    play(journal, {f"f{n}": [INCORRECT] for n in range(20)})
+    manager, teacher = with_generator(journal, 0.5, new_questions_per_round=6), WritingTeacher(1)
+    draft(journal, manager, "{}")
+    new = write(manager, teacher)
+    assert (len(teacher.asked), len(new.admitted), new.counts["no_reference"]) == (3, 3, 10)
+
+
+def test_beyond_what_the_generator_drafted_nothing_is_built_on_its_share(journal):
+    play(journal, {f"f{n}": [INCORRECT] for n in range(20)})
+    manager, teacher = with_generator(journal, 1.0, new_questions_per_round=2), WritingTeacher(1)
+    assert len(draft(journal, manager, "{}")) == 8
+    assert (write(manager, teacher).admitted, teacher.asked) == ([], [])
+
+
+def test_questions_are_told_by_who_wrote_them(journal):
+    play(journal, {f"f{n}": [INCORRECT] for n in range(10)})
+    manager = with_generator(journal, 0.5)
+    draft(journal, manager, "{}\nAnswer: 2")
+    new = write(manager, WritingTeacher(1))
+    written = written_by_source(journal, 1)
+    assert (written["teacher2"].asked, written["teacher2"].admitted, written["teacher2"].refused) == (5, 5, {})
+    assert (written["generator"].admitted, written["generator"].refused) == (0, {"reference_disagrees": 5})
+    assert written["teacher2"].teacher_calls == {"analyse": 5, "enhance": 5, "solve": 5}
+    assert written["generator"].teacher_calls == {"solve": 5}
+    journal.fill_pool(2, manager.next_pool(1, new.admitted))
+    for n, question_id in enumerate(new.admitted):
+        tried = [Trajectory(2, question_id, attempt, "r", "stop", 1) for attempt in range(4)]
+        journal.add_trajectories("train", tried)
+        journal.add_grades(
+            "train", [Grade(2, question_id, a, CORRECT if a < n else INCORRECT, "rules") for a in range(4)]
+        )
+    (measured,) = measured_by_source(journal, 1).values()
+    assert (measured.played, measured.in_band, measured.mean_pass_rate) == (5, 3, 0.5)
+    assert measured.pass_rates == [1, 0, 1, 0, 1, 0, 1, 1]

@@ -31,8 +31,16 @@ from prosetting.cli import (
     selfcheck,
     settings,
     status,
+    train_generator,
 )
-from prosetting.cli.settings_flags import EvalCommand, GradeCommand, InitCommand, SettingsCommand, WorkspaceCommand
+from prosetting.cli.settings_flags import (
+    EvalCommand,
+    GeneratorCommand,
+    GradeCommand,
+    InitCommand,
+    SettingsCommand,
+    WorkspaceCommand,
+)
 from prosetting.errors import EXIT_INTERRUPTED, ProSettingError, RunStopped
 
 # Plain text: no markup of a question or a model is ever interpreted, and lines stay whole for other programs.
@@ -62,6 +70,9 @@ app.command("export", cls=WorkspaceCommand, short_help="Weights and data as fold
 app.command("replay", short_help="Recorded attempts, served as a Solver")(replay.replay)
 app.command("grade", cls=GradeCommand, short_help="Verdicts on recorded attempts")(grade.grade)
 app.command("eval", cls=EvalCommand, short_help="Score a model on files of questions")(evaluate.evaluate)
+app.command("train-generator", cls=GeneratorCommand, short_help="Train the Generator on a workspace's questions")(
+    train_generator.train_generator
+)
 app.command("doctor", cls=WorkspaceCommand, short_help="Is everything there that a run needs?")(doctor.doctor)
 app.command("selfcheck", short_help="Does a run survive kill -9 on this disk?")(selfcheck.selfcheck)
 app.command("settings", short_help="The reference page of all settings")(settings.settings)

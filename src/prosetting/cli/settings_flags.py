@@ -69,6 +69,12 @@ class EvalCommand(SettingsCommand):
     shown = ("solver_", "physical_solver_gpu", "teacher_", "trust_", "seed")
 
 
+class GeneratorCommand(SettingsCommand):
+    """Trains the Generator."""
+
+    shown = ("generator_", "workspace_dir", "physical_grpo_gpu", "trl_num", "trl_mixed", "trl_max_length", "seed")
+
+
 def flags_of(ctx: typer.Context) -> dict[str, str]:
     """The settings that this command line gives, by environment name."""
     return dict(ctx.meta[_FLAGS])

@@ -160,7 +160,7 @@ def _advice(message: str, log_file: Path) -> str:
     return f"see {log_file}, then start the run again: it goes on where it stopped"
 
 
-def check_model_folder(path: str) -> None:
+def check_model_folder(path: str, setting: str = "SOLVER_MODEL_PATH") -> None:
     """Refuse what cannot be a model before anything is spent; a hub name passes. Raises ConfigError.
 
     A path is anything that exists, or that does not read as `organisation/name`.
@@ -168,7 +168,7 @@ def check_model_folder(path: str) -> None:
     if is_hub_name(path):
         return
     folder = Path(path).expanduser()
-    next_step = "set SOLVER_MODEL_PATH to a Hugging Face model folder, or to a hub name such as Qwen/Qwen3-8B"
+    next_step = f"set {setting} to a Hugging Face model folder, or to a hub name such as Qwen/Qwen3-8B"
     if not folder.exists():
         raise ConfigError(f"there is no model at {path}", next_step=next_step)
     if not folder.is_dir():

@@ -370,7 +370,14 @@ class Journal(TeacherBooks, PageReads):
         ).fetchone()
         return None if row[0] is None else float(row[0])
 
-    # Teacher2's outcome for each failed question of a round
+    def completion_tokens(self, split: Split, round_: int) -> int:
+        row = self._db.execute(
+            "SELECT coalesce(sum(completion_tokens), 0) FROM trajectories WHERE split = ? AND round = ?",
+            (split, round_),
+        ).fetchone()
+        return int(row[0])
+
+    # What came of each question that was built on in a round
 
     def add_enhancement(
         self, round_: int, question_id: QuestionId, outcome: dict[str, Any], admitted_id: QuestionId | None = None

@@ -33,6 +33,9 @@ CONCLUSION = "conclusion"
 """Writing a round's result files: the last thing done in a round, so its marker means a round that is over."""
 WRITING = "writing_questions"
 """Teacher2 at work beside the stages before `next_round_prep`, which waits for it: no stage, it has no marker."""
+GENERATOR_TRAINING = "generator_training"
+GENERATOR_DRAFTS = "generator_drafts"
+"""The Generator's turn, between grading and the Solver's training: it learns, then writes. Neither is of the five."""
 NOTE_CHARS = 500
 
 

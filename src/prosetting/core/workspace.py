@@ -100,8 +100,14 @@ class Workspace:
     def training_result(self, round_: int) -> Path:
         return self.root / "training_results" / f"trl_r{round_}_result.json"
 
+    def generator_result(self, round_: int) -> Path:
+        return self.root / "training_results" / f"generator_r{round_}_result.json"
+
     def model_dir(self, round_: int) -> Path:
         return self.root / "checkpoints" / f"merged_solver_r{round_}"
+
+    def generator_dir(self, round_: int) -> Path:
+        return self.root / "checkpoints" / f"generator_r{round_}"
 
     def create(self) -> None:
         """Make the folders. Raises WorkspaceError where that is not allowed."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 from prosetting.core.journal_rows import AdmittedQuestion
+from prosetting.datasets.generator_text import generator_completion, generator_prompt
+from prosetting.records import Verdict
 
+Source = Literal["teacher2", "generator"]
 BEST_PASS_RATE = 0.5
 PASS_RATE_SPREAD = 0.2
 
@@ -23,7 +26,7 @@ def generator_row(made: AdmittedQuestion, *, measured: bool) -> dict[str, Any]:
     """What the Generator learns from one admitted question.
 
     `pass_rate` and `utility` are None until the next round has `measured` its pool, and for a question that it did
-    not play.
+    not play. `prompt` and `completion` are what the Generator is given and what it is to write, weighted by `utility`.
     """
     question, outcome = made.question, made.outcome
     pass_rate = made.pass_rate if measured else None
@@ -36,9 +39,17 @@ def generator_row(made: AdmittedQuestion, *, measured: bool) -> dict[str, Any]:
         "attempt_verdict": outcome["verdict"],
         "analysis": outcome["analysis"],
         "kind": question.kind,
+        "source": source_of(outcome),
         "new_question": question.text,
         "reference": question.reference,
         "solution": question.solution,
         "pass_rate": pass_rate,
         "utility": None if pass_rate is None else utility(pass_rate),
+        "prompt": generator_prompt(made.parent_text, made.attempt_text, Verdict(outcome["verdict"]), question.kind),
+        "completion": generator_completion(question.text, question.solution, question.reference or ""),
     }
+
+
+def source_of(outcome: dict[str, Any]) -> Source:
+    """Who wrote a question, by what is kept of its writing."""
+    return "generator" if outcome.get("source") == "generator" else "teacher2"

@@ -1,4 +1,4 @@
-"""`python -m prosetting.demo prepare --seed N --out DIR [--workspace WS] [--control]`"""
+"""`python -m prosetting.demo prepare --seed N --out DIR [--workspace WS] [--control | --generator]`"""
 
 from __future__ import annotations
 
@@ -24,13 +24,24 @@ def main(arguments: Sequence[str] | None = None, recipe: Recipe | None = None) -
     command.add_argument(
         "--workspace", type=Path, metavar="WS", help="workspace of the run (default: DIR/run, DIR/run-control)"
     )
-    command.add_argument("--control", action="store_true", help="settings of the control: shuffled labels")
+    kind = command.add_mutually_exclusive_group()
+    kind.add_argument("--control", action="store_true", help="settings of the control: shuffled labels")
+    kind.add_argument("--generator", action="store_true", help="make a Generator too, and settings with it")
     asked = parser.parse_args(arguments)
-    workspace = asked.workspace or asked.out / ("run-control" if asked.control else "run")
+    name = "run-control" if asked.control else "run-generator" if asked.generator else "run"
+    workspace = asked.workspace or asked.out / name
     say = functools.partial(print, flush=True)
     try:
         make_room(workspace, asked.seed, say)
-        env_file = prepare(asked.out, asked.seed, workspace=workspace, control=asked.control, recipe=recipe, say=say)
+        env_file = prepare(
+            asked.out,
+            asked.seed,
+            workspace=workspace,
+            control=asked.control,
+            generator=asked.generator,
+            recipe=recipe,
+            say=say,
+        )
     except ProSettingError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

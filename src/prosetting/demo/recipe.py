@@ -39,6 +39,16 @@ class Recipe:
     heldout_questions: int = 256
 
 
+@dataclass(frozen=True, slots=True)
+class GeneratorRecipe(Recipe):
+    """Of the Generator's base model: the Solver's sizes with another warm start. No question files."""
+
+    examples: int = 20_000
+    steps: int = 600
+    batch: int = 32
+    pupil: Pupil = Pupil(takes_away_is_plus=0.3, carry_forgotten=0.3)
+
+
 # Settings of `prosetting run` for the demo, beside the paths and the seed.
 RUN_SETTINGS: dict[str, str] = {
     "TOTAL_ROUNDS": "5",
@@ -65,4 +75,14 @@ RUN_SETTINGS: dict[str, str] = {
     "TRL_LOSS_TYPE": "sigmoid,sft",
     "TRL_LOSS_WEIGHTS": "1,15",
     "TRL_MAX_LENGTH": "128",
+}
+
+# And with a Generator.
+GENERATOR_SETTINGS: dict[str, str] = {
+    "GENERATOR_SHARE": "0.5",
+    "GENERATOR_MAX_NEW_TOKENS": "128",
+    "GENERATOR_LEARNING_RATE": "1e-3",
+    "GENERATOR_NUM_EPOCHS": "3",
+    "GENERATOR_BATCH_SIZE": "16",
+    "TRL_MAX_LENGTH": "256",  # it reads a question and an attempt, and writes a question and its solution
 }

@@ -21,7 +21,7 @@ from prosetting.config import LoadedSettings, Settings
 from prosetting.core.artifacts import make_folder, read_json, write_json
 from prosetting.core.journal import Journal
 from prosetting.core.journal_copy import copy_rounds
-from prosetting.core.state_manager import CONCLUSION, StateManager
+from prosetting.core.state_manager import CONCLUSION, GENERATOR_TRAINING, StateManager
 from prosetting.core.storage import MIB, check_room
 from prosetting.core.workspace import Workspace, WorkspaceLock
 from prosetting.errors import ConfigError, DataError, WorkspaceError
@@ -177,10 +177,18 @@ def _check_target(target: Path) -> None:
 def _check_weights(source: _Source, round_: int) -> None:
     made = made_in(source.journal, round_)
     if made and not (folder := source.workspace.model_dir(made)).is_dir():
-        raise WorkspaceError(
-            f"the weights after round {round_} are not there any more: {folder}",
-            next_step="put them back, or fork from another round",
-        )
+        raise _weights_gone(round_, folder)
+    records = {r: source.journal.stage(r, GENERATOR_TRAINING) for r in range(1, round_ + 1)}
+    learned = [r for r, record in records.items() if record and record.output["trained"]]
+    if learned and not (folder := source.workspace.generator_dir(learned[-1])).is_dir():
+        raise _weights_gone(round_, folder)
+
+
+def _weights_gone(round_: int, folder: Path) -> WorkspaceError:
+    return WorkspaceError(
+        f"the weights after round {round_} are not there any more: {folder}",
+        next_step="put them back, or fork from another round",
+    )
 
 
 def _bytes_to_copy(source: _Source, target: Path, round_: int) -> int:
@@ -223,6 +231,7 @@ def _build(source: _Source, partial: Workspace, final: Workspace, plan: _Plan, s
             journal.set_stage_output(r, Stage.TRL_TRAINING, {**_training(journal, r), "checkpoint": checkpoint})
             _place_files(source.workspace, partial, r, say)
             _place_json(source.workspace.training_result(r), partial.training_result(r), checkpoint=checkpoint)
+            _place_json(source.workspace.generator_result(r), partial.generator_result(r))
             _place_json(source.workspace.checkpoint_record(r), partial.checkpoint_record(r), path=checkpoint)
         for r in range(plan.round + 1):
             if journal.stages_done(r):
@@ -252,7 +261,8 @@ def _data_files(workspace: Workspace, round_: int) -> list[Path]:
 
 
 def _folders(workspace: Workspace, round_: int) -> list[Path]:
-    return [folder for folder in (workspace.dataset_dir(round_), workspace.model_dir(round_)) if folder.is_dir()]
+    folders = (workspace.dataset_dir(round_), workspace.model_dir(round_), workspace.generator_dir(round_))
+    return [folder for folder in folders if folder.is_dir()]
 
 
 def _place_files(source: Workspace, partial: Workspace, round_: int, say: Say) -> None:

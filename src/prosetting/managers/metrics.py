@@ -17,7 +17,7 @@ from typing import Any
 from prosetting.core.artifacts import replace_atomically
 from prosetting.core.journal import Journal
 from prosetting.core.journal_rows import CallFigures, QuestionTally, Span, Split
-from prosetting.core.state_manager import CONCLUSION, EVALUATION, ROUND_GATE
+from prosetting.core.state_manager import CONCLUSION, EVALUATION, GENERATOR_TRAINING, ROUND_GATE
 from prosetting.core.workspace import Workspace
 from prosetting.evaluation.scores import Estimate, mean_with_interval, pass_at_k, share_with_interval
 from prosetting.managers.binding import bound_to
@@ -127,7 +127,8 @@ class RoundMetrics:
     """All figures of one round. `seconds` is its time of work, `began_at` and `ended_at` are seconds since the epoch.
 
     `spans` say when which stage was worked at, sessions apart: stages overlap (a Gantt chart). Of round 0 only
-    `heldout`, `teacher`, `resources` and `spans` are there.
+    `heldout`, `teacher`, `resources` and `spans` are there. `sources`: the round's new questions by who wrote them;
+    `measured`: how those of the round before went in this one; `generator`: what its training came to.
     """
 
     round: int
@@ -145,6 +146,9 @@ class RoundMetrics:
     """What ROUND_GATE decided, and on which evidence."""
     new_questions: dict[str, int]
     diversity: dict[str, float]
+    sources: dict[str, Any]
+    measured: dict[str, Any]
+    generator: dict[str, Any] | None
     judge: JudgeHealth | None
     teacher: TeacherFigures
     resources: ResourceFigures | None
@@ -183,6 +187,9 @@ def round_metrics(journal: Journal, workspace: Workspace, round_: int) -> RoundM
         gate=gate.output if (gate := journal.stage(round_, ROUND_GATE)) else None,
         new_questions=preparation.get("new_questions", {}),
         diversity=preparation.get("diversity", {}),
+        sources=preparation.get("sources", {}),
+        measured=preparation.get("measured", {}),
+        generator=generator.output if (generator := journal.stage(round_, GENERATOR_TRAINING)) else None,
         judge=judge_health(journal, round_) if round_ else None,
         teacher=_teacher(calls),
         resources=_resources(samples_since(workspace.resources, began_at), ended_at),

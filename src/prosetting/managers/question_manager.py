@@ -16,10 +16,17 @@ from prosetting.core.concurrency import Frontier, for_each
 from prosetting.core.group_commit import GroupCommit
 from prosetting.core.journal import Journal
 from prosetting.core.progress import Progress
+from prosetting.datasets.generator_text import read_draft
 from prosetting.errors import TeacherReplyError
 from prosetting.managers.pool_policy import POOL_POLICIES, Candidates
 from prosetting.processors.curriculum import curriculum_of
-from prosetting.processors.question_enhancer import Enhancement, enhance_question, plan_enhancement
+from prosetting.processors.question_enhancer import (
+    Enhancement,
+    Written,
+    enhance_question,
+    plan_enhancement,
+    solve_draft,
+)
 from prosetting.processors.question_gate import REPEATS, QuestionGate
 from prosetting.processors.question_similarity import Diversity, diversity
 from prosetting.records import Grade, PoolReason, Question, QuestionId, Trajectory, Verdict, question_id_of
@@ -40,6 +47,8 @@ POOL_DECIDED_BY = (
 WAVE = 128
 """Questions put to the gate together: the event loop waits for it meanwhile."""
 DIVERSITY_SAMPLE = 2_000
+DRAFTED_AHEAD = 4
+"""Drafts of the Generator in its one turn, for each new question that is wanted of it."""
 GRADING_BEHIND = 2
 """Sampled questions that wait to be graded, for each one being graded, beyond which Teacher2 waits too."""
 
@@ -73,8 +82,16 @@ class NewQuestions:
     diversity: Diversity
 
 
+@dataclass(frozen=True, slots=True)
+class WritersShare:
+    """The questions on which one writer builds, in their order, and how many new ones it may bring."""
+
+    parents: list[QuestionId]
+    most: int
+
+
 class QuestionManager:
-    """Builds the pool of the next round: Teacher2's new questions, failed replays, replays of others."""
+    """Builds the pool of the next round: new questions of Teacher2 and the Generator, failed replays, other replays."""
 
     def __init__(
         self, journal: Journal, commits: GroupCommit, settings: Settings, held_out: Iterable[Question]
@@ -85,38 +102,77 @@ class QuestionManager:
         self._held_out = list(held_out)
         self._policy = POOL_POLICIES[settings.pool_policy]
 
-    async def write_questions(
-        self, round_: int, sampled: Frontier, graded: Frontier, teacher2: Teacher
-    ) -> NewQuestions:
-        """Teacher2's admitted questions. Asked in waves until the cap is reached or the questions are used up.
+    def parents(self, round_: int) -> list[QuestionId]:
+        """The questions of a round in the order in which they are built on: drawn from the run's seed."""
+        in_pool_order = self._journal.pool_ids(round_)
+        return sorted(in_pool_order, key=lambda question_id: self._draw(round_, "enhance", question_id))
 
-        Begins while the round is still being graded: of a question that `graded` has come past it is asked at once
-        where it will be asked in any case. Who answers first decides nothing: parents stand in an order drawn from
-        the run's seed, and each wave is admitted in question-id order. Replies are committed one by one, so a
-        resumed run asks only for the rest.
+    def shares(self, round_: int) -> tuple[WritersShare, WritersShare]:
+        """Teacher2's and the Generator's: who builds on which questions does not depend on how they went."""
+        parents, share = self.parents(round_), self._settings.generator_share
+        most = self._settings.new_questions_per_round or len(parents)
+        generators, its_most = generators_share(parents, share), int(most * share)
+        return (
+            WritersShare([parent for parent in parents if parent not in generators], most - its_most),
+            WritersShare([parent for parent in parents if parent in generators][: DRAFTED_AHEAD * its_most], its_most),
+        )
+
+    def to_draft(self, round_: int) -> list[QuestionId]:
+        """The questions on which the Generator builds in one turn, in their order. The round must be graded."""
+        if not self._policy.asks_teacher2:
+            return []
+        return [parent for parent in self.shares(round_)[1].parents if self.plan(round_, parent)]
+
+    async def write_questions(
+        self, round_: int, sampled: Frontier, graded: Frontier, teacher2: Teacher, drafted: Frontier | None = None
+    ) -> NewQuestions:
+        """The admitted questions, Teacher2's first. Asked for in waves until a share is full or its questions are used
+        up; neither makes up for what the other is short of.
+
+        Begins while the round is still being graded: of a question that `graded` has come past Teacher2 is asked at
+        once where it will be asked in any case. Who answers first decides nothing: parents stand in an order drawn
+        from the run's seed, and each wave is admitted in question-id order. Replies are committed one by one, so a
+        resumed run asks only for the rest. What the Generator wrote is there when `drafted` is complete.
         """
         if not self._policy.asks_teacher2:
             return NewQuestions([], {}, self._diversity(round_, [], Counter()))
-        in_pool_order = self._journal.pool_ids(round_)
-        parents = sorted(in_pool_order, key=lambda question_id: self._draw(round_, "enhance", question_id))
-        most = self._settings.new_questions_per_round or len(parents)
+        in_pool_order, (of_teacher2, of_generator) = self._journal.pool_ids(round_), self.shares(round_)
         admitted: list[QuestionId] = []
         counts: Counter[str] = Counter()
-        with Progress(f"round {round_} · questions that Teacher2 was asked about", len(parents)) as progress:
-            first = frozenset(parents[:most])
+        with Progress(f"round {round_} · questions that Teacher2 was asked about", len(in_pool_order)) as progress:
+            first = frozenset(of_teacher2.parents[: of_teacher2.most])
             await self._ask_early(round_, in_pool_order, first, sampled, graded, teacher2, progress)
             gate = QuestionGate(self._journal, round_, held_out=self._held_out)
-            plans = (plan for parent in parents if (plan := self._plan(round_, parent)))
-            while wave := list(islice(plans, min(most - len(admitted), WAVE))):
-                await for_each(
-                    wave,
-                    lambda plan: self._ask(round_, plan, teacher2, progress),
-                    limit=self._settings.teacher_concurrent_workers,
-                )
-                new = self._admit(round_, wave, gate, counts)
-                progress.count({"admitted": len(new)})
-                admitted += new
+            admitted += await self._fill(round_, of_teacher2, gate, teacher2, counts, progress, drafted=False)
+            if of_generator.most and drafted:
+                await drafted.reached(0)
+                admitted += await self._fill(round_, of_generator, gate, teacher2, counts, progress, drafted=True)
         return NewQuestions(sorted(admitted), dict(sorted(counts.items())), self._diversity(round_, admitted, counts))
+
+    async def _fill(
+        self,
+        round_: int,
+        share: WritersShare,
+        gate: QuestionGate,
+        teacher2: Teacher,
+        counts: Counter[str],
+        progress: Progress,
+        *,
+        drafted: bool,
+    ) -> list[QuestionId]:
+        """The admitted questions of one share."""
+        admitted: list[QuestionId] = []
+        plans = (plan for parent in share.parents if (plan := self.plan(round_, parent)))
+        while wave := list(islice(plans, min(share.most - len(admitted), WAVE))):
+            await for_each(
+                wave,
+                lambda plan: self._ask(round_, plan, teacher2, progress, drafted=drafted),
+                limit=self._settings.teacher_concurrent_workers,
+            )
+            new = self._admit(round_, wave, gate, counts)
+            progress.count({"admitted": len(new)})
+            admitted += new
+        return admitted
 
     async def _ask_early(
         self,
@@ -145,12 +201,13 @@ class QuestionManager:
             attempts = self._journal.attempts_of("train", round_, question_id)
             if any(grade is None or grade.verdict is Verdict.UNKNOWN for _, grade in attempts):
                 return
-            if plan := self._plan(round_, question_id):
+            if plan := self.plan(round_, question_id):
                 await self._ask(round_, plan, teacher2, progress)
 
         await for_each(range(len(in_pool_order)), ask, limit=workers)
 
-    def _plan(self, round_: int, question_id: QuestionId) -> Enhancement | None:
+    def plan(self, round_: int, question_id: QuestionId) -> Enhancement | None:
+        """What is to be built on a graded question, None for nothing."""
         question = self._journal.question(question_id)
         assert question is not None, f"{question_id} is in a pool but not in the journal"
         found = self._journal.attempts_of("train", round_, question_id)
@@ -163,12 +220,15 @@ class QuestionManager:
             run_seed=self._settings.seed,
         )
 
-    async def _ask(self, round_: int, plan: Enhancement, teacher2: Teacher, progress: Progress) -> None:
+    async def _ask(
+        self, round_: int, plan: Enhancement, teacher2: Teacher, progress: Progress, *, drafted: bool = False
+    ) -> None:
         """Have one question written and keep what came of it, unless that is kept already."""
         parent_id = plan.parent.question_id
         if self._journal.enhancement(round_, parent_id) is not None:
             return
         found: dict[str, Any] = {
+            "source": "generator" if drafted else "teacher2",
             "kind": plan.kind,
             "attempt": plan.attempt,
             "verdict": plan.shown.verdict.value,
@@ -177,12 +237,25 @@ class QuestionManager:
         try:
             async with pausing.work():
                 with progress.busy():
-                    written = await enhance_question(teacher2, plan)
+                    if drafted:
+                        written: Written | None = await solve_draft(teacher2, self._draft_of(round_, plan))
+                    else:
+                        written = await enhance_question(teacher2, plan)
             found |= {"status": "written", **asdict(written)} if written else {"status": "declined"}
         except TeacherReplyError as error:
             found |= {"status": "failed", "reason": str(error)}
         await self._commits.write(lambda: self._journal.add_enhancement(round_, parent_id, found))
         progress.advance(1)
+
+    def _draft_of(self, round_: int, plan: Enhancement) -> NewQuestion:
+        """Raises TeacherReplyError where the Generator brought no question."""
+        ((attempt, _),) = self._journal.attempts_of("generator", round_, plan.parent.question_id)
+        if attempt.finish_reason != "stop":
+            raise TeacherReplyError("the Generator's question was cut off at its limit")
+        draft = read_draft(attempt.response)
+        if draft is None:
+            raise TeacherReplyError("the Generator wrote no question")
+        return NewQuestion(draft.text, draft.reference, draft.solution, plan.kind)
 
     def _admit(
         self, round_: int, wave: Sequence[Enhancement], gate: QuestionGate, counts: Counter[str]
@@ -195,7 +268,7 @@ class QuestionManager:
         with self._journal.transaction():
             for parent_id in sorted(plan.parent.question_id for plan in wave):
                 found = self._journal.enhancement(round_, parent_id)
-                assert found is not None, f"Teacher2 was not asked about {parent_id}"
+                assert found is not None, f"nobody was asked about {parent_id}"
                 counts[found["status"]] += 1
                 if found["status"] != "written":
                     continue
@@ -239,3 +312,8 @@ class QuestionManager:
 
     def _draw(self, round_: int, what: str, question_id: QuestionId) -> int:
         return draw_seed(self._settings.seed, what, round_, question_id)
+
+
+def generators_share(parents: Sequence[QuestionId], share: float) -> frozenset[QuestionId]:
+    """The parents whose successor the Generator writes: its share of any first ones, evenly among the others."""
+    return frozenset(parent for place, parent in enumerate(parents) if int((place + 1) * share) > int(place * share))

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from prosetting.core.artifacts import write_json
 from prosetting.core.journal import Journal
-from prosetting.core.state_manager import CONCLUSION
+from prosetting.core.state_manager import CONCLUSION, GENERATOR_TRAINING
 from prosetting.core.workspace import Workspace
 from prosetting.datasets.data_saver import PAIR_FILES
 from prosetting.errors import WorkspaceError
@@ -128,9 +128,15 @@ def _writers(
         controller.conclude(round_)
 
     def training_result() -> None:
-        record = journal.stage(round_, Stage.TRL_TRAINING)
+        tell(Stage.TRL_TRAINING, workspace.training_result(round_))
+
+    def generator_result() -> None:
+        tell(GENERATOR_TRAINING, workspace.generator_result(round_))
+
+    def tell(stage: str, path: Path) -> None:
+        record = journal.stage(round_, stage)
         assert record is not None
-        write_json(workspace.training_result(round_), {"round": round_, **record.output})
+        write_json(path, {"round": round_, **record.output})
 
     converted = journal.stage(round_, Stage.DPO_CONVERSION)
     name = str(converted.output.get("training_data", "")) if converted else ""
@@ -148,6 +154,7 @@ def _writers(
             data(round_, "solver_training"): convert,
         },
         Stage.TRL_TRAINING: {workspace.training_result(round_): training_result},
+        GENERATOR_TRAINING: {workspace.generator_result(round_): generator_result},
         Stage.NEXT_ROUND_PREP: {
             data(round_, "enhanced_questions"): lambda: files.enhanced_questions(round_),
             data(round_, "generator_training"): lambda: files.generator_training(round_),

@@ -11,7 +11,14 @@ from markupsafe import Markup
 from prosetting import __version__
 from prosetting.core.artifacts import read_json
 from prosetting.core.journal import Journal
-from prosetting.core.state_manager import EVAL_FILES, EVALUATION, ROUND_GATE, WRITING
+from prosetting.core.state_manager import (
+    EVAL_FILES,
+    EVALUATION,
+    GENERATOR_DRAFTS,
+    GENERATOR_TRAINING,
+    ROUND_GATE,
+    WRITING,
+)
 from prosetting.core.workspace import Workspace
 from prosetting.errors import DataError
 from prosetting.managers import charts
@@ -30,7 +37,7 @@ ZONE_SERIES = (
 )
 POOL_SERIES = (
     Series("seed", "seed", "s1"),
-    Series("enhanced", "new of Teacher2", "s2"),
+    Series("enhanced", "newly written", "s2"),
     Series("failed_replay", "failed, replayed", "s4"),
     Series("other_replay", "others, replayed", "s3"),
 )
@@ -38,6 +45,8 @@ STAGE_COLOURS = {
     Stage.DATA_COLLECTION.value: "s1",
     Stage.DATA_GRADING.value: "s3",
     WRITING: "s2",
+    GENERATOR_TRAINING: "s4",
+    GENERATOR_DRAFTS: "s2",
     Stage.DPO_CONVERSION.value: "s5",
     Stage.TRL_TRAINING.value: "s4",
     EVALUATION: "s1",

@@ -25,17 +25,27 @@ from prosetting.core.concurrency import Frontier, in_thread, side_by_side
 from prosetting.core.gpu_manager import GpuManager
 from prosetting.core.journal import Journal
 from prosetting.core.pool_questions import PoolQuestions
-from prosetting.core.state_manager import CONCLUSION, EVAL_FILES, EVALUATION, ROUND_GATE, WRITING, StateManager
+from prosetting.core.state_manager import (
+    CONCLUSION,
+    EVAL_FILES,
+    EVALUATION,
+    GENERATOR_TRAINING,
+    ROUND_GATE,
+    WRITING,
+    StateManager,
+)
 from prosetting.core.workspace import Workspace
 from prosetting.datasets.data_saver import save_pairs, save_verl_rows
 from prosetting.datasets.verl_data import verl_row
 from prosetting.errors import GpuError, SolverError, TeacherUnavailable, TrainingError
 from prosetting.managers.binding import bound_to
 from prosetting.managers.gates import AfterFailure, Gate
+from prosetting.managers.generator_turn import GeneratorTurn
 from prosetting.managers.heldout import draw_and_grade, score_heldout
 from prosetting.managers.preference_data import DECIDED_BY, preference_rows
 from prosetting.managers.question_files import QuestionFiles
 from prosetting.managers.question_manager import POOL_DECIDED_BY, NewQuestions, QuestionManager, outcomes
+from prosetting.managers.question_sources import figures_of_round
 from prosetting.managers.reported import reported_inputs, reported_scores, write_reported
 from prosetting.managers.room import check_room_for
 from prosetting.managers.round_files import RoundFiles
@@ -69,6 +79,7 @@ class Engines:
     questions: QuestionManager
     gpus: GpuManager
     reward_fingerprint: str
+    generator: GeneratorTurn | None = None
 
 
 class RoundController:
@@ -109,7 +120,7 @@ class RoundController:
                 self._run_until_done(self._settings.total_rounds, self.report_score)
         finally:
             self.close_solver()
-            self._engines.trainer.close()
+            self._close_trainers()
 
     def _run_until_done(self, round_: int, work: Callable[[], None]) -> None:
         """Every try goes on from the stage that failed; what was committed stays."""
@@ -127,7 +138,10 @@ class RoundController:
                 if decision is AfterFailure.STOP:
                     raise
                 if decision is AfterFailure.SKIP_TRAINING:
-                    self._give_up_training.add(round_)
+                    if self._engines.generator and self.state.current[1] == GENERATOR_TRAINING:
+                        self._engines.generator.give_up_training(round_)
+                    else:
+                        self._give_up_training.add(round_)
 
     def run_round(self, round_: int) -> None:
         """THE round: sample, grade, pair, train, score, write the next questions."""
@@ -138,20 +152,23 @@ class RoundController:
         self._on_round_done()
 
     async def _round(self, round_: int) -> None:
-        """Grading follows sampling, Teacher2 follows grading, and it goes on while pairs are made and trained on."""
+        """Grading follows sampling, Teacher2 follows grading, and it goes on while pairs are made and trained on. The
+        Generator has its turn before the Solver is trained, so that its questions go the same way meanwhile."""
         if round_ == 1:
             await self.evaluate(0)
         self._get_trainer_ready(round_)
-        sampled, graded = Frontier(), Frontier()
-        writing = asyncio.ensure_future(self._write_questions(round_, sampled, graded))
+        sampled, graded, drafted = Frontier(), Frontier(), Frontier()
+        writing = asyncio.ensure_future(self._write_questions(round_, sampled, graded, drafted))
         try:
             await self._collect_and_grade(round_, sampled, graded)
             await self._stage(round_, Stage.DPO_CONVERSION, self._conversion_inputs, self._convert)
+            await self._generators_turn(round_, drafted)
             await self._stage(round_, Stage.TRL_TRAINING, self._training_inputs, self.train)
             await self.evaluate(round_)
         except BaseException as error:
-            self._engines.trainer.close()
+            self._close_trainers()
             graded.close()
+            drafted.close()
             if not isinstance(error, stopping.StopRequested):
                 writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)
@@ -314,7 +331,7 @@ class RoundController:
         train_pairs = sum(output["train"] for output in converted)
         supervised = sum(output.get("supervised_train", 0) for output in converted)
         reason = self._reason_not_to_train(round_, train_pairs)
-        result = None if reason else await self._run_trainer(self._training_job(round_, rounds))
+        result = None if reason else await self._run_trainer(self._training_job(round_, rounds), self._engines.trainer)
         self._engines.trainer.close()
         unit = "questions" if self._settings.trains_with_verl else "pairs"
         rows = f" and {supervised} supervised rows" if supervised else ""
@@ -357,6 +374,13 @@ class RoundController:
         """While attempts are drawn: libraries take long to load."""
         if self._journal.stage(round_, Stage.TRL_TRAINING) is None and not self._reason_not_to_train_at_all(round_):
             self._engines.trainer.get_ready(self._training_job(round_, self._rounds_to_train_on(round_)))
+        if self._engines.generator:
+            self._engines.generator.get_ready(round_)
+
+    def _close_trainers(self) -> None:
+        self._engines.trainer.close()
+        if self._engines.generator:
+            self._engines.generator.trainer.close()
 
     def _training_job(self, round_: int, rounds: list[int]) -> TrainingJob:
         """Before stage 3 is done the round's own file of verl has no name yet."""
@@ -373,7 +397,7 @@ class RoundController:
             training_files=[self._workspace.training_data(f"{name}.parquet") for name in names],
         )
 
-    async def _run_trainer(self, job: TrainingJob) -> TrainingResult:
+    async def _run_trainer(self, job: TrainingJob, trainer: Trainer) -> TrainingResult:
         gpus, result = self._engines.gpus, None
         while result is None:
             async with pausing.work():
@@ -381,7 +405,7 @@ class RoundController:
                     await in_thread(self._end_sampling)
                 gpus.begin("training")
                 with suppress(pausing.PauseRequested):
-                    result = await in_thread(lambda: self._engines.trainer.train(job))
+                    result = await in_thread(lambda: trainer.train(job))
                 await in_thread(lambda: gpus.wait_given_back("training"))
         await in_thread(self._end_sampling)  # the weights it holds are those of before
         return result
@@ -399,17 +423,27 @@ class RoundController:
     def _next_inputs(self, round_: int) -> Inputs:
         return {**self._graded_inputs(round_), **self._settings.values_of(POOL_DECIDED_BY)}
 
-    async def _write_questions(self, round_: int, sampled: Frontier, graded: Frontier) -> NewQuestions | None:
+    async def _generators_turn(self, round_: int, drafted: Frontier) -> None:
+        if self._engines.generator:
+            inputs = self._graded_inputs(round_)
+            await self._engines.generator.take(round_, inputs, self.state, self._solver_of, self._run_trainer)
+        drafted.complete()
+
+    async def _write_questions(
+        self, round_: int, sampled: Frontier, graded: Frontier, drafted: Frontier
+    ) -> NewQuestions | None:
         """From the first graded question on; None when the stage is done."""
         if self._journal.stage(round_, Stage.NEXT_ROUND_PREP):
             return None
         with self.state.span(round_, WRITING):
-            return await self._engines.questions.write_questions(round_, sampled, graded, self._engines.teacher2)
+            teacher2 = self._engines.teacher2
+            return await self._engines.questions.write_questions(round_, sampled, graded, teacher2, drafted)
 
     async def prepare_next(self, round_: int, writing: Awaitable[NewQuestions | None]) -> dict[str, Any]:
         new = await writing
         assert new is not None, "the stage is not done, so its questions were written"
         await self._read_in_thread(lambda reader: self._write_teacher2_files(round_, reader))
+        by_source = await self._read_in_thread(lambda reader: figures_of_round(reader, round_))
         pool = self._engines.questions.next_pool(round_, new.admitted)
         if not pool:
             log.warning("round %d: every question is solved and none is replayed; the pool is played again", round_)
@@ -420,6 +454,7 @@ class RoundController:
             **dict(sorted(Counter(reason for _, reason in pool).items())),
             "new_questions": new.counts,
             "diversity": asdict(new.diversity),
+            **by_source,
         }
 
     def _write_teacher2_files(self, round_: int, journal: Journal) -> None:

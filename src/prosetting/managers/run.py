@@ -32,6 +32,7 @@ from prosetting.core.workspace import Workspace, WorkspaceLock
 from prosetting.errors import (
     EXIT_DONE,
     EXIT_INTERRUPTED,
+    ConfigError,
     ProSettingError,
     RunPaused,
     RunStopped,
@@ -39,6 +40,7 @@ from prosetting.errors import (
 )
 from prosetting.managers.binding import bind, check_versions
 from prosetting.managers.gates import AskingGate, AutomaticGate, Gate
+from prosetting.managers.generator_turn import GeneratorTurn
 from prosetting.managers.metrics import write_metrics
 from prosetting.managers.open_teachers import check_teachers, open_teachers
 from prosetting.managers.question_files import QuestionFiles, load_question_files
@@ -59,6 +61,7 @@ from prosetting.records import Question
 from prosetting.teachers.http_teacher import HttpTeacher
 from prosetting.trainers import verl_job
 from prosetting.trainers.base import Trainer
+from prosetting.trainers.generator_trainer import GeneratorTrainer
 from prosetting.trainers.launch import in_words
 from prosetting.trainers.ray_trainer import RayTrainer
 from prosetting.trainers.trl_trainer import TrlTrainer
@@ -243,16 +246,26 @@ def _engines(
         concurrent_workers=settings.teacher_concurrent_workers,
         run_seed=settings.seed,
     )
+    questions = QuestionManager(journal, commits, settings, kept_apart)
     return Engines(
         open_solver=lambda model: open_solver(settings, workspace, model),
         teacher2=teachers[1],
         trainer=open_trainer(settings) if open_trainer else _open_trainer(settings, rewards, journal, loop),
         collector=TrajectoryCollector(commits, settings),
         rewards=rewards,
-        questions=QuestionManager(journal, commits, settings, kept_apart),
+        questions=questions,
         gpus=gpus,
         reward_fingerprint=fingerprint(spec) if spec else "",
+        generator=_generator(session, (open_trainer or open_generator_trainer)(settings), commits, questions),
     )
+
+
+def _generator(
+    session: _Session, trainer: Trainer, commits: GroupCommit, questions: QuestionManager
+) -> GeneratorTurn | None:
+    if not session.settings.generator_model_path:
+        return None
+    return GeneratorTurn(session.settings, session.workspace, session.journal, trainer, commits, questions)
 
 
 def check_engines(settings: Settings, *, trainer_given: bool = False) -> None:
@@ -260,6 +273,8 @@ def check_engines(settings: Settings, *, trainer_given: bool = False) -> None:
     check_strategies(settings)
     check_round_gate(settings)
     _check_solver(settings)
+    if settings.generator_model_path:
+        check_generator(settings)
     if not trains(settings):
         return
     if not settings.trains_with_verl:
@@ -273,6 +288,20 @@ def _check_solver(settings: Settings) -> None:
     engine_of(settings).check(settings)
     if needs_model_here(settings):
         check_model_folder(settings.solver_model_path)
+
+
+def check_generator(settings: Settings) -> None:
+    """Raises ConfigError for a Generator that cannot be trained, or asked, as ordered."""
+    assert settings.generator_model_path
+    check_model_folder(settings.generator_model_path, "GENERATOR_MODEL_PATH")
+    GeneratorTrainer.check(settings)
+    if settings.generator_share and settings.solver_base_urls and not settings.solver_reload_command:
+        raise ConfigError(
+            "GENERATOR_SHARE with SOLVER_BASE_URLS: those servers hold the Solver, and nothing makes them serve the"
+            " Generator in its turn",
+            next_step="set SOLVER_RELOAD_COMMAND to a command that makes them serve {model}, or SOLVER_ENGINE=vllm"
+            " with no SOLVER_BASE_URLS",
+        )
 
 
 def needs_model_here(settings: Settings) -> bool:
@@ -289,7 +318,7 @@ def _allocation(settings: Settings) -> Allocation:
     processes = None if settings.trains_with_verl else settings.trl_num_processes
     return Allocation(
         sampling=settings.physical_solver_gpu,
-        training=settings.physical_grpo_gpu[:processes] if trains(settings) else (),
+        training=settings.physical_grpo_gpu[:processes] if trains(settings) or settings.generator_model_path else (),
         samples_here=engine_of(settings).samples_here,
     )
 
@@ -308,14 +337,19 @@ def _open_trainer(
     return trainer(settings, on_progress=_training_progress(), stop_grace_s=settings.trl_stop_grace)
 
 
-def _training_progress() -> Callable[[int, int, float | None], None]:
+def open_generator_trainer(settings: Settings) -> Trainer:
+    say = _training_progress("training the Generator, steps")
+    return GeneratorTrainer(settings, on_progress=say, stop_grace_s=settings.trl_stop_grace)
+
+
+def _training_progress(what: str = "training, steps") -> Callable[[int, int, float | None], None]:
     """A line of progress for each training; one that is gone on with begins where it is."""
     line: progress.Progress | None = None
 
     def say(step: int, total: int, loss: float | None) -> None:
         nonlocal line
         if line is None or step < line.done:
-            line = progress.Progress("training, steps", total)
+            line = progress.Progress(what, total)
             line.done = step
         line.advance(step - line.done, "" if loss is None else f"loss {loss:.3f}")
         if step >= total:
@@ -349,5 +383,10 @@ def _greet(
         log.info("training: %s", how)
         if cannot := what_it_cannot_do(settings, len(files.heldout)):
             log.info("notice: %s", cannot)
+    if settings.generator_model_path:
+        share = f"{settings.generator_share:.0%}" if settings.generator_share else "none"
+        log.info(
+            "Generator: %s, learns every round, writes %s of the new questions", settings.generator_model_path, share
+        )
     if done := journal.stages_done(1):
         log.info("going on with a run that was begun: round 1 has %d steps done", len(done))

@@ -280,8 +280,8 @@ def _calls_of_a_question(
     written = min(1.0, (settings.new_questions_per_round or len(pool)) / ADMITTED_SHARE / len(pool))
     calls = {
         "grade": asked * (1 + CANARIES_A_BATCH / ATTEMPTS_BETWEEN_CANARIES),
-        "analyse": written * FAILED_SHARE,
-        "enhance": written,
+        "analyse": written * FAILED_SHARE * (1 - settings.generator_share),
+        "enhance": written * (1 - settings.generator_share),
         "solve": written,
     }
     total = sum(calls.values())

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any, get_args
 
 from prosetting.core.journal import Journal
-from prosetting.core.state_manager import EVAL_FILES, EVALUATION, ROUND_GATE
+from prosetting.core.state_manager import EVAL_FILES, EVALUATION, GENERATOR_DRAFTS, GENERATOR_TRAINING, ROUND_GATE
 from prosetting.managers.binding import fork_lines
 from prosetting.managers.round_gate import was_kept
 from prosetting.records import HeldoutScore, JudgeHealth, PoolReason, RoundSummary, Stage, Verdict
@@ -31,6 +31,7 @@ def round_summary(journal: Journal, round_: int) -> RoundSummary:
     training = outputs[Stage.TRL_TRAINING].output
     preparation = outputs[Stage.NEXT_ROUND_PREP].output
     evaluation = journal.stage(round_, EVALUATION)
+    generator, drafts = (journal.stage(round_, stage) for stage in (GENERATOR_TRAINING, GENERATOR_DRAFTS))
     pool = _pool(journal, round_)
     return RoundSummary(
         round=round_,
@@ -49,7 +50,11 @@ def round_summary(journal: Journal, round_: int) -> RoundSummary:
         heldout=heldout_score(journal, round_),
         gate=gate.output if (gate := journal.stage(round_, ROUND_GATE)) else None,
         duration_seconds=sum(record.seconds for record in outputs.values())
-        + (evaluation.seconds if evaluation else 0.0),
+        + (evaluation.seconds if evaluation else 0.0)
+        + sum(record.seconds for record in (generator, drafts) if record),
+        sources=preparation.get("sources", {}),
+        measured=preparation.get("measured", {}),
+        generator=generator.output if generator else None,
     )
 
 

@@ -14,6 +14,7 @@ from prosetting.core.journal_rows import Span, TaskTotals, Zone
 from prosetting.errors import DataError
 from prosetting.managers.learning_curve import CurvePoint, curve_points
 from prosetting.managers.lineage import Lineage, RoundPlayed, lineage_of
+from prosetting.managers.question_sources import SourceCost, costs_of_sources, side_by_side_rows
 from prosetting.managers.run_status import RoundStatus, require_begun, round_status
 from prosetting.records import Grade, QuestionId, Trajectory
 
@@ -35,6 +36,13 @@ class RunView:
     spans: list[Span]
     training: dict[int, dict[str, Any]]
     evidence_against_judge: list[tuple[int, str, str]]
+    sources: list[dict[str, Any]]
+    source_costs: list[SourceCost]
+
+    @property
+    def generator_reasons(self) -> list[tuple[int, str]]:
+        """Each round's training of the Generator, or why there was none."""
+        return [(r["round"], r["generator"]["reason"]) for r in self.summary["rounds"] if r.get("generator")]
 
     @property
     def interruptions(self) -> list[Span]:
@@ -75,6 +83,8 @@ def run_view(journal: Journal, summary: Mapping[str, Any]) -> RunView:
         spans=journal.spans(),
         training={r: record.output for r in trained if (record := journal.stage(r, "trl_training"))},
         evidence_against_judge=list(journal.evidence_against_judge(EVIDENCE)),
+        sources=side_by_side_rows(summary["rounds"]),
+        source_costs=costs_of_sources(journal, summary["rounds"]),
     )
 
 

@@ -33,6 +33,7 @@ from prosetting.managers.toy_loop import WORKERS, run_toy, toy_settings, write_t
 
 SESSION_DEADLINE_S = 120.0
 ANSWERED = "teacher:answered"
+GENERATOR_SHARE = 0.5
 CHAIN = 6
 """Kills of one run in the quick version."""
 _POLL_S = 0.003
@@ -212,7 +213,7 @@ def run_session(
     """
     pid = os.fork()
     if pid == 0:
-        _be_the_run(toy_settings(inputs, workspace, rounds=rounds), environ, before)
+        _be_the_run(toy_settings(inputs, workspace, rounds=rounds, generator_share=GENERATOR_SHARE), environ, before)
     return _wait(pid, kill_after_s)
 
 

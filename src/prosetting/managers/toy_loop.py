@@ -1,8 +1,9 @@
 """A run made of the real loop and two scripted engines, small enough to be repeated hundreds of times.
 
 Controller, journal, files, pairing, grading and the embedded teacher (a real server in a process of its own) are
-those of every run. Only the two engines that would need a model are scripted: a Solver that answers small stories
-right or wrong by the draw's seed and gets better with each training, and a Trainer that writes a tiny model folder.
+those of every run. Only the engines that would need a model are scripted: a Solver that answers small stories right
+or wrong by the draw's seed and gets better with each training, and as a Generator writes such stories; and a Trainer
+that writes a tiny model folder.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import random
 import struct
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -22,10 +24,12 @@ from prosetting.config import Settings
 from prosetting.core.artifacts import digest, make_folder
 from prosetting.core.crash_points import reached
 from prosetting.core.workspace import Workspace
+from prosetting.datasets.generator_text import generator_completion
 from prosetting.managers.run import start_run
 from prosetting.teachers import arithmetic
 from prosetting.trainers.base import TrainingJob, TrainingResult
 from prosetting.trainers.checkpoints import put_in_place, seal, sealed_or_quarantined
+from prosetting.trainers.generator_job import read_rows
 
 WORKERS = 4
 """Teacher calls in flight."""
@@ -33,7 +37,9 @@ CHANCE_AT_FIRST, CHANCE_A_TRAINING = 0.45, 0.15
 _QUESTIONS, _HELD_OUT, _ATTEMPTS = 3, 1, 3
 
 
-def toy_settings(inputs: Path, workspace: Path, *, rounds: int, seed: int = 7) -> Settings:
+def toy_settings(
+    inputs: Path, workspace: Path, *, rounds: int, seed: int = 7, generator_share: float = 0.0
+) -> Settings:
     """Rounds that train from the second on, with held-out questions, questions without reference, replays, and
     supervised rows."""
     return Settings(
@@ -60,6 +66,8 @@ def toy_settings(inputs: Path, workspace: Path, *, rounds: int, seed: int = 7) -
         auto_retry_delay=0.0,
         physical_solver_gpu=(),
         physical_grpo_gpu=(),
+        generator_model_path=str(inputs / "generator") if generator_share else None,
+        generator_share=generator_share,
     )
 
 
@@ -77,6 +85,7 @@ def write_toy_inputs(folder: Path, *, seed: int = 7) -> None:
     (folder / "questions.json").write_text(json.dumps(rows[:_QUESTIONS]), encoding="utf-8")
     (folder / "heldout.json").write_text(json.dumps(rows[_QUESTIONS:]), encoding="utf-8")
     _write_model(folder / "base", trainings=0, made_of="")
+    _write_model(folder / "generator", trainings=0, made_of="generator")
 
 
 def run_toy(settings: Settings) -> int:
@@ -101,9 +110,10 @@ class ScriptedSolver:
             reached("solver:sampled")
 
     def _attempt(self, request: SampleRequest) -> Sample:
-        problem = arithmetic.parse(request.prompt)
-        assert problem is not None, f"not a story of the family: {request.prompt!r}"
         rng = random.Random(f"{request.seed} {request.prompt}")
+        problem = arithmetic.parse(request.prompt)
+        if problem is None:
+            return _draft(request, rng)
         response = arithmetic.solution_text(problem)
         if rng.random() >= self._chance:
             wrong = arithmetic.solve(problem) + rng.choice((1, 2, 10))
@@ -114,8 +124,16 @@ class ScriptedSolver:
         pass
 
 
+def _draft(request: SampleRequest, rng: random.Random) -> Sample:
+    """What the Generator writes: every third time without an answer."""
+    problem = arithmetic.random_problem(rng, rng.choice((1, 2, 3)))
+    answer = str(arithmetic.solve(problem)) if rng.random() < 2 / 3 else ""
+    text = generator_completion(arithmetic.render(problem), arithmetic.solution_text(problem), answer)
+    return Sample(request.question_id, request.attempt, text, "stop", len(text.split()))
+
+
 class ScriptedTrainer:
-    """Writes a model folder that depends on the model before it and on every pair, as training would.
+    """Writes a model folder that depends on the model before it and on every pair or row, as training would.
 
     It is sealed, taken over and, where half made, set aside as those of the real trainer are.
     """
@@ -127,7 +145,8 @@ class ScriptedTrainer:
         started = time.monotonic()
         before = json.loads(Path(job.model_path, "config.json").read_text(encoding="utf-8"))
         tables = [pq.read_table(folder / "train.parquet") for folder in job.dataset_dirs]
-        made_of = digest(before, *(table.to_pylist() for table in tables))
+        rows = [asdict(row) for row in read_rows(job.training_files)]
+        made_of = digest(before, *(table.to_pylist() for table in tables), *rows)
         partial = job.output_dir.with_name(f"{job.output_dir.name}.partial")
         aside = job.output_dir.parent.parent / "quarantine"
         reached("trainer:begun")
@@ -136,7 +155,7 @@ class ScriptedTrainer:
                 _write_model(partial, trainings=before["trainings"] + 1, made_of=made_of)
                 seal(partial, made_of, {})
             put_in_place(partial, job.output_dir)
-        pairs = sum(table.num_rows for table in tables)
+        pairs = sum(table.num_rows for table in tables) + len(rows)
         return TrainingResult(
             model_dir=job.output_dir,
             train_pairs=pairs,

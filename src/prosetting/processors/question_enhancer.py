@@ -76,3 +76,13 @@ async def enhance_question(teacher: Teacher, plan: Enhancement) -> Written | Non
     except TeacherReplyError:
         answer = None  # no second opinion: the gate may still find one
     return Written(analysis, new, answer)
+
+
+async def solve_draft(teacher: Teacher, new: NewQuestion) -> Written:
+    """The Generator's question with the teacher's answer to it, which stands against the Generator's own. One without
+    an answer is not worth a call: the gate turns it away."""
+    try:
+        answer = await teacher.solve(new.text) if new.reference else None
+    except TeacherReplyError:
+        answer = None
+    return Written("", new, answer)

@@ -24,8 +24,9 @@ OF_A_LOST_PEER = (RuntimeError, ConnectionError, TimeoutError)
 def train_here(job: dict[str, Any]) -> None:
     """Called by Ray Train in each process, at every start."""
     # Torch and trl are this process's alone; the driver knows this function too.
-    from prosetting.trainers.worker_dpo import holding, train
+    from prosetting.trainers.worker_dpo import train
     from prosetting.trainers.worker_dpo_callbacks import StopWish, append_line
+    from prosetting.trainers.worker_process import holding
 
     with beating(Path(job["work_dir"])), holding(job):
         ended, resume_from = where_it_stands(job)
@@ -69,7 +70,7 @@ def last_word(progress_file: Path) -> str:
 
 def own_error(error: Exception) -> dict[str, Any] | None:
     """The last word that the error is, unless it may be another process's loss."""
-    from prosetting.trainers.worker_dpo import out_of_memory
+    from prosetting.trainers.worker_process import out_of_memory
 
     if isinstance(error, OF_A_LOST_PEER) and not out_of_memory(error):
         return None

@@ -90,18 +90,22 @@ def run_of(settings: Settings, job: TrainingJob) -> str:
     How an update is spread over steps is not among them: after an out-of-memory the same run goes on with smaller
     steps. Paths are not either: a workspace may be moved.
     """
-    model = Path(job.model_path).expanduser()
-    weights: Any = job.model_path
-    if model.is_dir():
-        weights = {file.name: sha256(file) for file in sorted(model.iterdir()) if file.is_file() and file.name != SEAL}
     arguments = dpo_arguments(settings, job, step_of(settings))
     return digest(
-        weights,
+        content_of_model(job.model_path),
         [sha256(file) for file in data_files(settings, job, "train")],
         [sha256(file) for file in data_files(settings, job, "validation")],
         {name: arguments[name] for name in BINDING},
         [engine_of(settings), order_json(settings), size_of_update(settings), lora_arguments(settings)],
     )
+
+
+def content_of_model(model_path: str) -> Any:
+    """What tells a model from others: its files' digests, or the name of one on the hub."""
+    model = Path(model_path).expanduser()
+    if not model.is_dir():
+        return model_path
+    return {file.name: sha256(file) for file in sorted(model.iterdir()) if file.is_file() and file.name != SEAL}
 
 
 def size_of_update(settings: Settings) -> int:
@@ -115,18 +119,26 @@ def dpo_arguments(settings: Settings, job: TrainingJob, step: Step) -> dict[str,
     The reference log-probabilities are computed once before the first step, by the model as it is then:
     TRL would otherwise load a reference from the path that the model's configuration remembers.
     """
-    on_cpu, loss = not settings.physical_grpo_gpu, loss_of(settings)
+    loss = loss_of(settings)
     return {
+        **training_arguments(settings, job, step),
         "precompute_ref_log_probs": True,
-        "learning_rate": settings.trl_learning_rate,
-        "lr_scheduler_type": settings.trl_lr_scheduler,
-        "num_train_epochs": settings.trl_num_epochs,
-        "per_device_train_batch_size": step.size,
         "per_device_eval_batch_size": step.size,
         "gradient_accumulation_steps": size_of_update(settings) // step.size,
         "beta": loss.beta,
         "loss_type": list(loss.types),
         "loss_weights": list(loss.weights),
+    }
+
+
+def training_arguments(settings: Settings, job: TrainingJob, step: Step) -> dict[str, Any]:
+    """Those that any of trl's trainers takes."""
+    on_cpu = not settings.physical_grpo_gpu
+    return {
+        "learning_rate": settings.trl_learning_rate,
+        "lr_scheduler_type": settings.trl_lr_scheduler,
+        "num_train_epochs": settings.trl_num_epochs,
+        "per_device_train_batch_size": step.size,
         "max_length": settings.trl_max_length,
         "gradient_checkpointing": settings.trl_gradient_checkpointing,
         "bf16": settings.trl_mixed_precision == "bf16",

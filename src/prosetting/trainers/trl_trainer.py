@@ -65,7 +65,11 @@ class TrlTrainer:
     """Trains one round with `TRL_NUM_PROCESSES` processes; `on_progress(step, total, loss)` hears each step.
 
     An exception that reaches `train`, Ctrl+C for one, leaves the child `stop_grace_s` to save a checkpoint.
+    Another kind of training (generator_trainer.py) has another worker and overrides what stands last in the class.
     """
+
+    worker = WORKER
+    unit = "pairs"
 
     def __init__(
         self, settings: Settings, *, on_progress: OnProgress | None = None, stop_grace_s: float = STOP_GRACE_S
@@ -100,10 +104,10 @@ class TrlTrainer:
         last checkpoint. Raises TrainingError with the log's last lines when the child fails, RunStopped when
         somebody told the child to stop.
         """
-        if not (pairs := count_pairs(job)):
-            raise TrainingError("there are no pairs to train on", next_step="see dataset_info.json of the round")
+        if not (pairs := self._amount(job)):
+            raise TrainingError(f"there are no {self.unit} to train on", next_step="see dataset_info.json of the round")
         started = time.monotonic()
-        run, places = run_of(self._settings, job), Places.of(job)
+        run, places = self._run_name(job), Places.of(job)
         try:
             with hold(places.work):  # a trainer of a killed run may still be in it
                 done = _finished(job, places, run)
@@ -122,12 +126,12 @@ class TrlTrainer:
             metrics={"pairs_too_long": pairs - done.facts["train_pairs"], **done.facts["metrics"]},
             duration_seconds=time.monotonic() - started,
             batch_size_used=step.size,
-            notes=_notes(self._settings, step),
+            notes=self._notes(step),
         )
 
     def _train(self, job: TrainingJob, places: Places, run: str) -> None:
         """Until the model is whole in `places.partial`; with smaller steps when memory does not suffice."""
-        step, engine, update = step_of(self._settings), engine_of(self._settings), size_of_update(self._settings)
+        step = self._wished_step()
         for tries in range(MOST_SMALLER_STEPS + 1):
             checkpoint = start_from(places, run)
             if checkpoint:
@@ -136,14 +140,14 @@ class TrlTrainer:
             try:
                 return self._run(job, places, run, step, checkpoint)
             except OutOfMemory as error:
-                smaller = step.smaller(engine, update)
+                smaller = self._smaller(step)
                 if smaller is None or tries == MOST_SMALLER_STEPS:
                     raise TrainingError(
-                        f"training of round {job.round} ran out of memory with {_in_words(engine, step)}: {error}",
+                        f"training of round {job.round} ran out of memory with {self._in_words(step)}: {error}",
                         next_step="lower TRL_MAX_LENGTH, or set TRL_GRADIENT_CHECKPOINTING=true",
                     ) from None
                 what = "training ran out of memory with %s; trying %s, of the same updates"
-                log.warning(what, _in_words(engine, step), _in_words(engine, smaller))
+                log.warning(what, self._in_words(step), self._in_words(smaller))
                 step = smaller
 
     def _run(self, job: TrainingJob, places: Places, run: str, step: Step, checkpoint: Sealed | None) -> None:
@@ -155,7 +159,7 @@ class TrlTrainer:
         child, self._waiting = self._waiting, None
         assert child is not None
         resume_from = checkpoint.folder if checkpoint else None
-        write_job(job_file_of(job), worker_job(self._settings, job, run, step, resume_from))
+        write_job(job_file_of(job), self._job(job, run, step, resume_from))
         try:
             self._follow(child, progress_file)
         finally:
@@ -175,8 +179,9 @@ class TrlTrainer:
         """The launcher's module, and what it is told."""
         launch_file = config_file(self._settings, job.log_file.with_suffix(".accelerate.json"))
         if machines := other_machines(self._settings, launch_file):
-            log.info("on the other %d machines, N from 1 on: %s -m %s --job %s", *machines, WORKER, job_file_of(job))
-        return [LAUNCHER, "--config_file", str(launch_file), "-m", WORKER, "--job", str(job_file_of(job))]
+            what = "on the other %d machines, N from 1 on: %s -m %s --job %s"
+            log.info(what, *machines, self.worker, job_file_of(job))
+        return [LAUNCHER, "--config_file", str(launch_file), "-m", self.worker, "--job", str(job_file_of(job))]
 
     def _follow(self, child: subprocess.Popen[str], progress_file: Path) -> None:
         news = read_news(progress_file)
@@ -204,6 +209,30 @@ class TrlTrainer:
         while time.monotonic() < until and not stopping.broken_off():
             with contextlib.suppress(TrainingError), hold(places.work, POLL_INTERVAL_S):
                 break
+
+    # What this kind of training is
+
+    def _amount(self, job: TrainingJob) -> int:
+        """How much there is to train on."""
+        return count_pairs(job)
+
+    def _run_name(self, job: TrainingJob) -> str:
+        return run_of(self._settings, job)
+
+    def _wished_step(self) -> Step:
+        return step_of(self._settings)
+
+    def _smaller(self, step: Step) -> Step | None:
+        return step.smaller(engine_of(self._settings), size_of_update(self._settings))
+
+    def _job(self, job: TrainingJob, run: str, step: Step, resume_from: Path | None) -> dict[str, Any]:
+        return worker_job(self._settings, job, run, step, resume_from)
+
+    def _in_words(self, step: Step) -> str:
+        return _in_words(engine_of(self._settings), step)
+
+    def _notes(self, step: Step) -> tuple[str, ...]:
+        return _notes(self._settings, step)
 
 
 def _finished(job: TrainingJob, places: Places, run: str) -> Sealed | None:
@@ -313,7 +342,7 @@ def _failure(job: TrainingJob, status: int, progress_file: Path) -> Exception:
     elif errors and "DPO_ENGINE" in errors[0]:
         next_step = "set DPO_ENGINE=stock"
     elif errors and "not finite" in errors[0]:
-        next_step = "lower TRL_LEARNING_RATE"
+        next_step = "lower TRL_LEARNING_RATE (of the Generator: GENERATOR_LEARNING_RATE)"
     elif errors and "No space left on device" in errors[0]:
         next_step = f"make room on the disk of {job.output_dir.parent}, then start the run again"
     what = errors[0] if errors else f"exit status {status}. Its last messages:\n{tail}"

@@ -11,17 +11,8 @@ A checkpoint's optimizer, schedule and random state are pickles: transformers re
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import json
 import math
-import os
-import signal
 import sys
-import threading
-import time
-import traceback
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,10 +22,8 @@ import transformers
 from transformers import AutoTokenizer
 from trl import DPOConfig, DPOTrainer
 
-from prosetting.core import children
-from prosetting.errors import EXIT_FAILED, EXIT_STOPPED
-from prosetting.trainers.checkpoints import SEAL, hold, seal
-from prosetting.trainers.worker_dpo_callbacks import Checkpoints, Progress, StopWish, agreed, all_here, append_line
+from prosetting.trainers.checkpoints import SEAL, seal
+from prosetting.trainers.worker_dpo_callbacks import Checkpoints, Progress, StopWish, agreed
 from prosetting.trainers.worker_dpo_data import pairs_in, prepare
 from prosetting.trainers.worker_dpo_grouped import GroupedDPOTrainer
 from prosetting.trainers.worker_dpo_model import (
@@ -44,16 +33,12 @@ from prosetting.trainers.worker_dpo_model import (
     check_index,
     check_order,
     load,
-    save_plain,
+    save,
 )
+from prosetting.trainers.worker_process import main
 
-JOB_POLL_INTERVAL_S = 0.05
-EXIT_OUT_OF_MEMORY = 12
-"""ENOMEM."""
 OF_THIS_START = ("_runtime", "_per_second", "_num_tokens")
 """Figures of trl that tell of the time since the last start, not of the training."""
-ORPHAN_GRACE_S = 60.0
-"""How long a worker that was told to stop may save without its launcher; the run ends it before if it likes."""
 
 
 def train(job: dict[str, Any], stop: StopWish) -> bool:
@@ -115,17 +100,6 @@ def keep_data(job: dict[str, Any]) -> None:
         seal(folder, job["run"], {})
 
 
-def save(trainer: DPOTrainer, job: dict[str, Any], result: dict[str, Any]) -> None:
-    """The trained model and the result, sealed together."""
-    folder = Path(job["save_to"])
-    save_plain(trainer, job, folder)
-    if trainer.is_world_process_zero():
-        # A pickle that no engine reads and that names this machine's paths.
-        (folder / "training_args.bin").unlink(missing_ok=True)
-        seal(folder, job["run"], result)
-    all_here()
-
-
 def logged_metrics(history: list[dict[str, float]], *, every: int) -> dict[str, float]:
     """TRL's figures of the last logged steps, the log-probabilities of the first as `first_logps/…`, the mean loss,
     and the largest gradient norm, of the steps that are logged `every` so often: the one at which a training was
@@ -145,79 +119,5 @@ def logged_metrics(history: list[dict[str, float]], *, every: int) -> dict[str, 
     return {"train_loss": total / ends[-1], **first, **last, **largest}
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether `error` is a failed allocation: of torch on a GPU or on a CPU, or of Python."""
-    words = ("out of memory", "can't allocate memory", "not enough memory", "Cannot allocate memory")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)
-
-
-@contextlib.contextmanager
-def holding(job: dict[str, Any]) -> Iterator[None]:
-    """The first process holds the work folder, so that no later training meets this one in it."""
-    if os.environ.get("RANK", "0") != "0":
-        yield
-        return
-    with hold(Path(job["work_dir"])):
-        yield
-
-
-def main() -> int:
-    """Exits with EXIT_STOPPED when it was asked to stop, EXIT_OUT_OF_MEMORY or EXIT_FAILED when it failed.
-
-    Launchers turn all of these into 1, so the progress file gets a line of what it was.
-    """
-    children.end_with_the_run()
-    launcher = os.getppid()
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--job", required=True, type=Path)
-    job_file = parser.parse_args().job
-    # It may be started before its job is known: what it needs is loaded by now.
-    while not job_file.exists():
-        if os.getppid() != launcher:
-            return EXIT_STOPPED
-        time.sleep(JOB_POLL_INTERVAL_S)
-    job = json.loads(job_file.read_text(encoding="utf-8"))
-    stop = StopWish(Path(job["stop_file"]))
-    threading.Thread(target=end_with_the_launcher, args=(launcher, stop), daemon=True).start()
-    return work_on(job, stop)
-
-
-def end_with_the_launcher(launcher: int, stop: StopWish) -> None:
-    """Each of several processes has a session of its own, out of reach of a signal to the launcher's group.
-
-    A launcher ends at once by a SIGTERM to it and its worker, which still saves its checkpoint.
-    """
-    while os.getppid() == launcher:
-        time.sleep(children.WATCH_INTERVAL_S)
-    if stop.felt():
-        time.sleep(ORPHAN_GRACE_S)
-    os.killpg(os.getpgid(0), signal.SIGKILL)
-
-
-def work_on(job: dict[str, Any], stop: StopWish) -> int:
-    """One training; its exit status."""
-    transformers.logging.disable_progress_bar()
-    try:
-        with holding(job):  # until the last word is written
-            return trained_or_why_not(job, stop)
-    finally:
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
-
-
-def trained_or_why_not(job: dict[str, Any], stop: StopWish) -> int:
-    progress_file = Path(job["progress_file"])
-    try:
-        if train(job, stop):
-            return 0
-    except Exception as error:
-        traceback.print_exc()
-        message = " ".join(f"{type(error).__name__}: {error}".split())[:600]
-        append_line(progress_file, {"error": message, "out_of_memory": out_of_memory(error)})
-        return EXIT_OUT_OF_MEMORY if out_of_memory(error) else EXIT_FAILED
-    append_line(progress_file, {"stopped": True})
-    return EXIT_STOPPED
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(train))

@@ -37,7 +37,7 @@ def read_pairs(files: list[str], tokenizer: PreTrainedTokenizerBase, max_length:
 
     @cache
     def fits(prompt: str) -> bool:
-        return len(_prompt_ids(prompt, tokenizer)) < max_length
+        return len(prompt_ids(prompt, tokenizer)) < max_length
 
     fitting = [index for index, prompt in enumerate(pairs["prompt"]) if fits(prompt)]
     if len(fitting) < len(pairs):
@@ -73,10 +73,10 @@ def tokenize(
     In TRL a completion starts where the tokens of the prompt and of either half of the pair part. Where that differs
     between the pairs of one completion (a tokenizer may merge across the border), it is a row for each start.
     """
-    prompt = _prompt_ids(question["prompt"], tokenizer)
+    prompt = prompt_ids(question["prompt"], tokenizer)
     if len(prompt) >= max_length:
         return None
-    whole = [_whole_ids(question["prompt"], completion, tokenizer) for completion in question["completions"]]
+    whole = [whole_ids(question["prompt"], completion, tokenizer) for completion in question["completions"]]
     starts = [common_prefix_length(prompt, ids) for ids in whole]
     rows: dict[tuple[tuple[int, ...], int], int] = {}
     sides: dict[str, list[int]] = {"chosen": [], "rejected": []}
@@ -87,13 +87,13 @@ def tokenize(
     return {"rows": [ids for ids, _ in rows], "starts": [start for _, start in rows], **sides}
 
 
-def _prompt_ids(prompt: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def prompt_ids(prompt: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     if tokenizer.chat_template is None:
         return list(tokenizer(prompt)["input_ids"])
     return _chat_ids([_turn("user", prompt)], tokenizer, add_generation_prompt=True)
 
 
-def _whole_ids(prompt: str, completion: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def whole_ids(prompt: str, completion: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Prompt and completion; a chat template ends the completion itself, elsewhere TRL adds the end token."""
     if tokenizer.chat_template is not None:
         return _chat_ids([_turn("user", prompt), _turn("assistant", completion)], tokenizer)

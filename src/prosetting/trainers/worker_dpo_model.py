@@ -17,12 +17,15 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
+    Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
     TrainingArguments,
 )
-from trl import DPOTrainer
+
+from prosetting.trainers.checkpoints import seal
+from prosetting.trainers.worker_dpo_callbacks import all_here
 
 
 def load(job: dict[str, Any]) -> PreTrainedModel:
@@ -105,7 +108,18 @@ def _local(weight: torch.Tensor) -> torch.Tensor:
     return weight.to_local() if isinstance(weight, DTensor) else weight
 
 
-def save_plain(trainer: DPOTrainer, job: dict[str, Any], folder: Path) -> None:
+def save(trainer: Trainer, job: dict[str, Any], result: dict[str, Any]) -> None:
+    """The trained model and the result, sealed together."""
+    folder = Path(job["save_to"])
+    save_plain(trainer, job, folder)
+    if trainer.is_world_process_zero():
+        # A pickle that no engine reads and that names this machine's paths.
+        (folder / "training_args.bin").unlink(missing_ok=True)
+        seal(folder, job["run"], result)
+    all_here()
+
+
+def save_plain(trainer: Trainer, job: dict[str, Any], folder: Path) -> None:
     """Write the trained model to `folder`, by the first process; the others give their shares of it.
 
     A shared model is gathered weight by weight: only the first process ever holds the whole, in host memory.
@@ -126,7 +140,7 @@ def save_plain(trainer: DPOTrainer, job: dict[str, Any], folder: Path) -> None:
         verify(folder, job)
 
 
-def _save_merged(trainer: DPOTrainer, job: dict[str, Any], folder: Path) -> None:
+def _save_merged(trainer: Trainer, job: dict[str, Any], folder: Path) -> None:
     """The model at the round's start with the trained adapters added to its weights."""
     from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 
