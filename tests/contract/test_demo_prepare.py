@@ -12,9 +12,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from prosetting.config import load_settings
 from prosetting.core.artifacts import write_json
+from prosetting.datasets.generator_text import read_draft
 from prosetting.demo.__main__ import main
+from prosetting.demo.generator import generator_examples
 from prosetting.demo.prepare import make_room, prepare
-from prosetting.demo.recipe import Recipe
+from prosetting.demo.questions import HELDOUT_NAMES, is_heldout
+from prosetting.demo.recipe import GeneratorRecipe, Recipe
+from prosetting.teachers.arithmetic import parse
 
 TINY = Recipe(examples=64, steps=3, batch=8, seed_questions=8, heldout_questions=8)
 CHAT = [{"role": "user", "content": "Max starts with 5 cards."}, {"role": "assistant", "content": r"5 \boxed{5}"}]
@@ -112,3 +116,28 @@ def test_a_workspace_of_another_seed_is_moved_aside_and_one_of_the_same_is_kept(
     make_room(workspace, 2)
     assert not workspace.exists()
     assert (tmp_path / "demo.seed-1" / "training_config.json").exists()
+
+
+def test_a_generator_is_made_beside_the_solver_and_leaves_it_as_it_is(folder: Path) -> None:
+    before = (folder / "solver" / "model.safetensors").stat().st_mtime_ns
+    recipe = GeneratorRecipe(examples=64, steps=3, batch=8)
+    said: list[str] = []
+    env_file = prepare(
+        folder, 7, workspace=folder / "run", generator=True, recipe=TINY, generator_recipe=recipe, say=said.append
+    )
+    loaded = load_settings(flags={}, environ={}, env_file=env_file).settings
+    assert (loaded.generator_model_path, loaded.generator_share) == (str(folder / "generator"), 0.5)
+    assert AutoModelForCausalLM.from_pretrained(folder / "generator").num_parameters() > 0
+    assert (folder / "solver" / "model.safetensors").stat().st_mtime_ns == before
+    made = (folder / "generator" / "model.safetensors").stat().st_mtime_ns
+    prepare(folder, 7, workspace=folder / "run", generator=True, recipe=TINY, generator_recipe=recipe, say=said.append)
+    assert (folder / "generator" / "model.safetensors").stat().st_mtime_ns == made
+
+
+def test_the_generators_examples_are_stories_of_the_side_that_teaches() -> None:
+    examples = generator_examples(7, GeneratorRecipe(examples=200))
+    drafts = [read_draft(completion) for _, completion in examples]
+    stories = [parse(draft.text) for draft in drafts if draft]
+    assert len(stories) == 200
+    assert all(story and not is_heldout(story) and story.name not in HELDOUT_NAMES for story in stories)
+    assert all(draft and draft.solution and draft.reference.isdigit() for draft in drafts)

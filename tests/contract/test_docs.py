@@ -33,6 +33,7 @@ ONLY_PARSED = {
     "run": "hours and a model; whole runs are in tests/e2e. With --dry-run it is run here",
     "compare": "two runs: tests/unit/test_compare.py",
     "eval": "a model: tests/contract/test_cli_eval.py",
+    "train-generator": "a model: tests/contract/test_generator_trainer.py",
     "replay": "serves until it is ended: tests/contract/test_replay_server.py",
     "selfcheck": "minutes: tests/faults/test_crash_points.py",
     "ctl": "a live run: tests/e2e/test_asked_run.py. `ctl status` is run here",

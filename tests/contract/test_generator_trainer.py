@@ -13,6 +13,7 @@ from training_jobs import settings
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
+from prosetting.cli.main import main
 from prosetting.core.artifacts import write_json
 from prosetting.datasets.generator_data import utility
 from prosetting.errors import ConfigError, TrainingError
@@ -159,9 +160,10 @@ def test_without_a_measured_row_there_is_nothing_to_train_on(tmp_path: Path, bas
         trainer_of(base).train(a_job(tmp_path, base, [None, None]))
 
 
-def test_a_training_that_is_stopped_goes_on_to_the_same_weights(trained, base: Path, tmp_path: Path) -> None:
-    """The stop file is there before the first step: the child saves a checkpoint after it."""
-    job = a_job(tmp_path, base)
+def test_a_training_that_is_stopped_goes_on_from_its_checkpoint(
+    base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    job, heard = a_job(tmp_path, base), []
 
     class Hurried(Exception):
         pass
@@ -169,20 +171,32 @@ def test_a_training_that_is_stopped_goes_on_to_the_same_weights(trained, base: P
     def stop(step: int, total: int, loss: float | None) -> None:
         raise Hurried
 
-    trainer = GeneratorTrainer(
-        settings(
-            generator_model_path=str(base),
-            generator_learning_rate=5e-3,
-            generator_batch_size=8,
-            generator_num_epochs=40.0,
-        ),
-        on_progress=stop,
-    )
+    values = {
+        "generator_model_path": str(base),
+        "generator_learning_rate": 5e-3,
+        "generator_batch_size": 8,
+        "generator_num_epochs": 40.0,
+    }
     with pytest.raises(Hurried):
-        trainer.train(job)
-    saved = list(job.output_dir.with_name("generator_r3.work").glob("checkpoint-*"))
-    assert saved
-    assert json.loads((saved[0] / "complete.json").read_text())["facts"]["step"] < 120
+        GeneratorTrainer(settings(**values), on_progress=stop).train(job)
+    (saved,) = job.output_dir.with_name("generator_r3.work").glob("checkpoint-*")
+    step = json.loads((saved / "complete.json").read_text())["facts"]["step"]
+    result = GeneratorTrainer(settings(**values), on_progress=lambda step, *_: heard.append(step)).train(job)
+    assert 0 < step < min(heard)
+    assert result.steps == 120
+
+
+def test_a_workspace_trains_a_generator_on_demand(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = tmp_path / "ws" / "data", tmp_path / "generator"
+    for round_, rates in ((1, [0.5, 0.25]), (2, [None, 0.75])):
+        rows = [row(n, rate) for n, rate in enumerate(rates)]
+        write_json(data / f"round_0{round_}_generator_training.json", {"rows": rows})
+    command = ["train-generator", "--workspace-dir", str(tmp_path / "ws"), "--out", str(out)]
+    assert main([*command, "--generator-model-path", str(base), "--trl-num-processes", "1"]) == 0
+    assert "trained on 3 questions" in capsys.readouterr().out
+    assert (out / "model.safetensors").exists()
 
 
 def test_ray_as_a_launcher_is_refused(base: Path) -> None:

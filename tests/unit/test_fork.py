@@ -53,7 +53,7 @@ class Source:
 def source(tmp_path_factory) -> Source:
     folder = tmp_path_factory.mktemp("toy")
     write_toy_inputs(folder / "inputs")
-    settings = toy_settings(folder / "inputs", folder / "run", rounds=ROUNDS)
+    settings = toy_settings(folder / "inputs", folder / "run", rounds=ROUNDS, generator_share=0.5)
     assert run_toy(settings) == 0
     return Source(folder / "inputs", settings)
 
@@ -78,8 +78,8 @@ def of_rounds(*rounds: int) -> list[str]:
         for pattern in (
             f"data/round_0{r}_*.json",
             f"datasets/round_0{r}/*",
-            f"checkpoints/merged_solver_r{r}/*",
-            f"training_results/trl_r{r}_*.json",
+            f"checkpoints/*_r{r}/*",
+            f"training_results/*_r{r}_*.json",
             f"checkpoint_round_{r}.json",
             f"round_0{r}_progress.json",
         )

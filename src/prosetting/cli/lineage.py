@@ -106,7 +106,7 @@ def _attempt_name(number: int) -> str:
 
 def _writing_lines(writing: Writing) -> Iterator[str]:
     asked = f"a question of kind {writing.kind}" if writing.kind else "a question"
-    yield f"  ↓ round {writing.round}: Teacher2 was asked for {asked}"
+    yield f"  ↓ round {writing.round}: {writing.writer} was asked for {asked}"
     if attempt := writing.shown:
         by = f" by {attempt.decided_by}" if attempt.decided_by else ""
         why = f" ({_shown(attempt.diagnosis)})" if attempt.diagnosis else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from prosetting.core.journal_rows import AdmittedQuestion
@@ -50,6 +51,6 @@ def generator_row(made: AdmittedQuestion, *, measured: bool) -> dict[str, Any]:
     }
 
 
-def source_of(outcome: dict[str, Any]) -> Source:
+def source_of(outcome: Mapping[str, Any]) -> Source:
     """Who wrote a question, by what is kept of its writing."""
     return "generator" if outcome.get("source") == "generator" else "teacher2"

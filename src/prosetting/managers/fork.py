@@ -146,8 +146,8 @@ def _plan(source: _Source, round_: int, loaded: LoadedSettings, total_rounds: in
 
 def _settings_of_fork(before: dict[str, Any], loaded: LoadedSettings) -> Settings:
     """What the user gave, and the source's values for the rest of what is fixed."""
-    fixed = loaded.settings.fixed_values()
-    kept = {name: before[name] for name in fixed if name in before and name not in loaded.explicit}
+    bound = before.keys() & Settings.model_fields.keys()
+    kept = {name: before[name] for name in bound - loaded.explicit}
     try:
         settings = Settings.model_validate({**loaded.settings.model_dump(), **kept})
     except ValidationError as error:

@@ -8,6 +8,7 @@ from typing import Any
 
 from prosetting.core.journal import Journal
 from prosetting.datasets.dpo_data_converter import pairs_of_question
+from prosetting.datasets.generator_data import source_of
 from prosetting.errors import DataError
 from prosetting.managers.binding import bound_to
 from prosetting.managers.run_status import require_begun
@@ -46,13 +47,14 @@ class ShownAttempt:
 
 @dataclass(frozen=True, slots=True)
 class Writing:
-    """What Teacher2 made of a parent question after a round, and the gate's decision on it.
+    """What was made of a parent question after a round, and the gate's decision on it.
 
-    `status` is written, declined or failed; `gate` is `admitted`, the reason of a rejection, or empty before the
-    decision. Texts are empty where there is none.
+    `writer` is Teacher2 or the Generator. `status` is written, declined or failed; `gate` is `admitted`, the reason of
+    a rejection, or empty before the decision. Texts are empty where there is none.
     """
 
     round: int
+    writer: str
     kind: str
     status: str
     shown: ShownAttempt | None
@@ -196,6 +198,7 @@ def _writing(
     new = outcome.get("new") or {}
     return Writing(
         round=round_,
+        writer="the Generator" if source_of(outcome) == "generator" else "Teacher2",
         kind=outcome.get("kind", ""),
         status=outcome["status"],
         shown=_shown(journal, parent_id, round_, outcome.get("attempt")),

@@ -145,7 +145,8 @@ class ScriptedTrainer:
         started = time.monotonic()
         before = json.loads(Path(job.model_path, "config.json").read_text(encoding="utf-8"))
         tables = [pq.read_table(folder / "train.parquet") for folder in job.dataset_dirs]
-        rows = [asdict(row) for row in read_rows(job.training_files)]
+        of_generator = [file for file in job.training_files if file.suffix == ".json"]
+        rows = [asdict(row) for row in read_rows(of_generator)]
         made_of = digest(before, *(table.to_pylist() for table in tables), *rows)
         partial = job.output_dir.with_name(f"{job.output_dir.name}.partial")
         aside = job.output_dir.parent.parent / "quarantine"
