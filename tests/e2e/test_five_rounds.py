@@ -44,11 +44,14 @@ ROW_KEYS = {
         "attempt_verdict",
         "analysis",
         "kind",
+        "source",
         "new_question",
         "reference",
         "solution",
         "pass_rate",
         "utility",
+        "prompt",
+        "completion",
     },
 }
 HELDOUT = {
