@@ -314,18 +314,30 @@ def test_what_the_generator_writes_meets_the_same_gate(journal, text, finish, ca
     assert (new.admitted, new.counts[came_to]) == ([], 2)
 
 
+def test_of_several_drafts_the_first_is_taken_with_whose_answer_the_teacher_agrees(journal):
+    play(journal, {"f0": [INCORRECT]})
+    manager = with_generator(journal, 1.0)
+    (parent,) = manager.to_draft(1)
+    texts = ["", "first?\nAnswer: 2", "second one?\nAnswer: 1", "third one?\nAnswer: 1"]
+    drafts = [Trajectory(1, parent, n, text, "stop", 9) for n, text in enumerate(texts)]
+    journal.add_trajectories("generator", drafts)
+    (admitted,) = write(manager, WritingTeacher(1)).admitted
+    assert journal.question(admitted).text == "second one?"
+    assert written_by_source(journal, 1)["generator"].teacher_calls == {"solve": 2}
+
+
 def test_each_writer_has_its_share_of_the_cap_and_neither_makes_up_for_the_other(journal):
     play(journal, {f"f{n}": [INCORRECT] for n in range(20)})
     manager, teacher = with_generator(journal, 0.5, new_questions_per_round=6), WritingTeacher(1)
     draft(journal, manager, "{}")
     new = write(manager, teacher)
-    assert (len(teacher.asked), len(new.admitted), new.counts["no_reference"]) == (3, 3, 10)
+    assert (len(teacher.asked), len(new.admitted), new.counts["no_reference"]) == (3, 3, 6)
 
 
 def test_beyond_what_the_generator_drafted_nothing_is_built_on_its_share(journal):
     play(journal, {f"f{n}": [INCORRECT] for n in range(20)})
     manager, teacher = with_generator(journal, 1.0, new_questions_per_round=2), WritingTeacher(1)
-    assert len(draft(journal, manager, "{}")) == 8
+    assert len(draft(journal, manager, "{}")) == 4
     assert (write(manager, teacher).admitted, teacher.asked) == ([], [])
 
 

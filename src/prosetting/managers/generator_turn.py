@@ -23,7 +23,7 @@ from prosetting.core.state_manager import GENERATOR_DRAFTS, GENERATOR_TRAINING, 
 from prosetting.core.storage import check_room
 from prosetting.core.workspace import Workspace
 from prosetting.datasets.generator_text import generator_prompt
-from prosetting.managers.question_manager import QuestionManager
+from prosetting.managers.question_manager import DRAFTS, QuestionManager
 from prosetting.managers.room import MODELS_OF_A_TRAINING, weights_bytes
 from prosetting.managers.round_files import RoundFiles
 from prosetting.records import Question, QuestionId
@@ -144,8 +144,8 @@ class GeneratorTurn:
     async def _draft(self, round_: int, open_solver: Callable[[str], Solver]) -> dict[str, Any]:
         prompts = _Prompts(self._questions, round_)
         model = self.model(round_)
-        await self._collector.collect("generator", round_, prompts, [0], lambda: open_solver(model), Frontier())
-        return {"drafts": len(prompts), "tokens": self._journal.completion_tokens("generator", round_)}
+        await self._collector.collect("generator", round_, prompts, DRAFTS, lambda: open_solver(model), Frontier())
+        return {"drafts": len(prompts) * len(DRAFTS), "tokens": self._journal.completion_tokens("generator", round_)}
 
     def _last_trained(self, round_: int) -> int:
         """The last round that trained it, 0 for none. A fork may have begun with another base."""

@@ -27,7 +27,7 @@ from prosetting.processors.question_enhancer import (
     plan_enhancement,
     solve_draft,
 )
-from prosetting.processors.question_gate import REPEATS, QuestionGate
+from prosetting.processors.question_gate import REPEATS, QuestionGate, same_answer
 from prosetting.processors.question_similarity import Diversity, diversity
 from prosetting.records import Grade, PoolReason, Question, QuestionId, Trajectory, Verdict, question_id_of
 from prosetting.teachers.base import NewQuestion, Teacher
@@ -47,8 +47,10 @@ POOL_DECIDED_BY = (
 WAVE = 128
 """Questions put to the gate together: the event loop waits for it meanwhile."""
 DIVERSITY_SAMPLE = 2_000
-DRAFTED_AHEAD = 4
-"""Drafts of the Generator in its one turn, for each new question that is wanted of it."""
+DRAFTED_AHEAD = 2
+"""Questions on which the Generator builds in its one turn, for each new one that is wanted of it."""
+DRAFTS = range(4)
+"""What it writes after each of them: the first is taken with whose answer the teacher agrees."""
 GRADING_BEHIND = 2
 """Sampled questions that wait to be graded, for each one being graded, beyond which Teacher2 waits too."""
 
@@ -238,7 +240,8 @@ class QuestionManager:
             async with pausing.work():
                 with progress.busy():
                     if drafted:
-                        written: Written | None = await solve_draft(teacher2, self._draft_of(round_, plan))
+                        written: Written | None
+                        written, found["solved"] = await self._drafted(round_, plan, teacher2)
                     else:
                         written = await enhance_question(teacher2, plan)
             found |= {"status": "written", **asdict(written)} if written else {"status": "declined"}
@@ -247,15 +250,21 @@ class QuestionManager:
         await self._commits.write(lambda: self._journal.add_enhancement(round_, parent_id, found))
         progress.advance(1)
 
-    def _draft_of(self, round_: int, plan: Enhancement) -> NewQuestion:
-        """Raises TeacherReplyError where the Generator brought no question."""
-        ((attempt, _),) = self._journal.attempts_of("generator", round_, plan.parent.question_id)
-        if attempt.finish_reason != "stop":
-            raise TeacherReplyError("the Generator's question was cut off at its limit")
-        draft = read_draft(attempt.response)
-        if draft is None:
-            raise TeacherReplyError("the Generator wrote no question")
-        return NewQuestion(draft.text, draft.reference, draft.solution, plan.kind)
+    async def _drafted(self, round_: int, plan: Enhancement, teacher2: Teacher) -> tuple[Written, int]:
+        """The first draft with whose answer the teacher agrees, else the last one, and how many it solved. Raises
+        TeacherReplyError where there is no whole question."""
+        written, solved = None, 0
+        for draft, _ in self._journal.attempts_of("generator", round_, plan.parent.question_id):
+            read = read_draft(draft.response) if draft.finish_reason == "stop" else None
+            if read is None:
+                continue
+            written = await solve_draft(teacher2, NewQuestion(read.text, read.reference, read.solution, plan.kind))
+            solved += bool(read.reference)
+            if written.teacher_answer is not None and same_answer(read.reference, written.teacher_answer):
+                break
+        if written is None:
+            raise TeacherReplyError("the Generator wrote no question, or was cut off at its limit")
+        return written, solved
 
     def _admit(
         self, round_: int, wave: Sequence[Enhancement], gate: QuestionGate, counts: Counter[str]

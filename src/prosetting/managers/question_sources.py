@@ -69,7 +69,7 @@ def written_by_source(journal: Journal, round_: int) -> dict[Source, WrittenFigu
         count["asked"] += 1
         count["written"] += written
         count["analyse"] += outcome["verdict"] == Verdict.INCORRECT.value
-        count["solve"] += bool(written and outcome["new"]["reference"])
+        count["solve"] += outcome.get("solved", int(written))
         count[f"came to {outcome['gate'] if written else outcome['status']}"] += 1
     texts: dict[Source, list[str]] = {source: [] for source in counts}
     for made in journal.admitted_with_parents(round_):
