@@ -26,7 +26,7 @@ from prosetting.managers.pool_policy import POOL_POLICIES, Candidates
 from prosetting.records import Question, QuestionId, Verdict, question_id_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-from stock_round import Graded, Policy, Teacher, enhance, grade, pairs, train  # type: ignore[import-not-found]
+from stock_round import Graded, Policy, Teacher, enhance, grade, pairs, train
 
 WORKERS = 32
 PROMPTS_A_BATCH = int(RUN_SETTINGS["SOLVER_BATCH_SIZE"]) // int(RUN_SETTINGS["ATTEMPTS_PER_QUESTION"])
