@@ -21,6 +21,8 @@ from prosetting.managers.export import export_run
 from prosetting.managers.fork import fork_workspace
 from prosetting.managers.round_gate import made_in
 from prosetting.managers.run import start_run
+from prosetting.managers.run_status import run_status
+from prosetting.managers.status_view import status_text
 from prosetting.managers.toy_loop import ScriptedSolver, ScriptedTrainer, toy_settings, write_toy_inputs
 from prosetting.teachers import arithmetic
 from prosetting.trainers.base import TrainingJob, TrainingResult
@@ -105,8 +107,19 @@ def test_what_a_training_that_was_turned_down_was_on_is_not_trained_on_again(
     assert training_of(on_all, HARMED + 1)["rounds_used"] == [1, 2, 4]
 
 
+def test_what_was_gathered_for_a_first_training_that_was_turned_down_stays_out_too(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "HARMED", 2)
+    done = run(settings_of(inputs, tmp_path / "run", round_gate="rollback", train_on="all"))
+    assert [training_of(done, r)["rounds_used"] for r in (2, 3, 4)] == [[1, 2], [3], [3, 4]]
+
+
 def test_the_report_says_why_in_every_form(rolled_back: Workspace) -> None:
     texts = [rolled_back.report.read_text(), (rolled_back.results / "report.md").read_text()]
+    with Journal(rolled_back.journal, read_only=True) as journal:
+        status = {each.round: each for each in run_status(journal, ROUNDS).rounds}
+    assert status[HARMED].heldout == status[HARMED - 1].heldout
     metrics = [json.loads(line) for line in rolled_back.metrics.read_text().splitlines()]
     for text in texts:
         assert "rolled back" in text
@@ -185,6 +198,7 @@ def test_the_last_weights_are_scored_on_eval_files_and_no_pool_ever_holds_their_
     assert sum(row["correct"] for row in rows) / 40 == pytest.approx(file["metrics"][0]["value"])
     assert "Score on final" in (done.results / "report.md").read_text()
     with Journal(done.journal, read_only=True) as journal:
+        assert f"Score on final: mean@4 {file['metrics'][0]['value']:.3f}" in status_text(journal, done, ROUNDS)
         scored = {row["question_id"] for row in rows}
         looked_at = {attempt.question_id for attempt in journal.trajectories("heldout", 0)}
         trained_on = {question_id for round_ in range(1, ROUNDS + 2) for question_id in journal.pool_ids(round_)}

@@ -18,6 +18,7 @@ from prosetting.core.workspace import Workspace
 from prosetting.managers import charts, report_page
 from prosetting.managers.html import css
 from prosetting.managers.learning_curve import CurvePoint, curve_points, draw_bars
+from prosetting.managers.reported import score_in_words
 
 log = logging.getLogger("prosetting")
 SHOWN_ERRORS = 5
@@ -90,7 +91,7 @@ def facts(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "New questions", _new_questions(summary)
     yield "Teacher", _teacher(summary["teacher"])
     yield from _gate(summary)
-    yield from ((f"Score on {file['task']}", _score(file)) for file in summary["eval_files"])
+    yield from ((f"Score on {file['task']}", score_in_words(file)) for file in summary["eval_files"])
     yield "Seed", str(summary["seed"])
     for fork in summary["forked_from"]:
         yield "Forked from", fork
@@ -138,13 +139,6 @@ def _gate(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "Round gate", f"round {round_} {gate['action'].replace('_', ' ')}: {gate['evidence']}"
     if judged and not told:
         yield "Round gate", f"passed in round {', '.join(str(round_) for round_, _ in judged)}"
-
-
-def _score(file: dict[str, Any]) -> str:
-    """Of one of EVAL_FILES: the mean and, where there is one, the majority of all attempts."""
-    shown = {each["name"]: each for each in file["metrics"] if each["name"].startswith(("mean", "majority", "greedy"))}
-    told = [f"{name} {one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}]" for name, one in shown.items()]
-    return f"{', '.join(told) or 'nothing could be graded'} ({file['questions']} questions)"
 
 
 def _teacher(totals: dict[str, Any]) -> str:

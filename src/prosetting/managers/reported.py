@@ -50,3 +50,10 @@ def write_reported(workspace: Workspace, journal: Journal, round_: int, reported
             for row in question_scores(journal, "reported", round_, asked).rows():
                 stream.write(json.dumps({"task": Path(file).stem, **row}) + "\n")
     write_json(workspace.results / "eval.json", {"round": round_, **record.output})
+
+
+def score_in_words(file: dict[str, Any]) -> str:
+    """Of one of EVAL_FILES: the mean and, where there is one, the majority of all attempts."""
+    shown = {each["name"]: each for each in file["metrics"] if each["name"].startswith(("mean", "majority", "greedy"))}
+    told = [f"{name} {one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}]" for name, one in shown.items()]
+    return f"{', '.join(told) or 'nothing could be graded'} ({file['questions']} questions)"

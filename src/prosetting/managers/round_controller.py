@@ -411,9 +411,13 @@ class RoundController:
         return result
 
     def _rounds_to_train_on(self, round_: int) -> list[int]:
-        used = {u for r in range(1, round_) for u in self._output(r, Stage.TRL_TRAINING)["rounds_used"]}
-        # What a training that was turned down was on may be why.
-        rounds = [r for r in TRAIN_ON[self._settings.train_on](round_, used) if was_kept(self._journal, r)]
+        used, kept = set[int](), set[int]()
+        for r in range(1, round_):
+            of_training = self._output(r, Stage.TRL_TRAINING)["rounds_used"]
+            used.update(of_training)
+            kept.update(of_training if was_kept(self._journal, r) else ())
+        # What only trainings that were turned down were on may be why.
+        rounds = [r for r in TRAIN_ON[self._settings.train_on](round_, used) if r in kept or r not in used]
         # A fork may go on with another framework, whose data the rounds before it do not have.
         verl = self._settings.trains_with_verl
         return [r for r in rounds if r == round_ or ("training_data" in self._output(r, Stage.DPO_CONVERSION)) == verl]

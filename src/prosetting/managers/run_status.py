@@ -8,7 +8,7 @@ from typing import Any
 
 from prosetting.core.journal import Journal
 from prosetting.core.journal_rows import TeacherTotals
-from prosetting.core.state_manager import EVALUATION, ROUND_GATE
+from prosetting.core.state_manager import EVAL_FILES, EVALUATION, ROUND_GATE
 from prosetting.errors import WorkspaceError
 from prosetting.managers.binding import bound_to, fork_lines
 from prosetting.managers.run_summary import heldout_score
@@ -18,7 +18,10 @@ from prosetting.records import JudgeHealth, Stage
 
 @dataclass(frozen=True, slots=True)
 class RoundStatus:
-    """One round that has begun. `attempts` of `attempts_planned` are drawn, `graded` of them have a verdict."""
+    """One round that has begun. `attempts` of `attempts_planned` are drawn, `graded` of them have a verdict.
+
+    `heldout` is of the weights that it ends with: those before, where the round gate has turned down the new ones.
+    """
 
     round: int
     stages_done: list[str]
@@ -50,6 +53,8 @@ class RunStatus:
     base: dict[str, Any] | None
     rounds: list[RoundStatus]
     failures: int
+    eval_files: list[dict[str, Any]]
+    """What the last weights came to on EVAL_FILES, once they are scored."""
     teacher: TeacherTotals
     forked_from: list[str]
 
@@ -78,6 +83,7 @@ def run_status(journal: Journal, total_rounds: int) -> RunStatus:
         base=asdict(base) if base else None,
         rounds=rounds,
         failures=len(journal.failures()),
+        eval_files=reported.output["files"] if (reported := journal.stage(total_rounds, EVAL_FILES)) else [],
         teacher=journal.teacher_totals(),
         forked_from=fork_lines(journal),
     )
@@ -103,6 +109,7 @@ def round_status(journal: Journal, round_: int, attempts_per_question: int) -> R
     training = journal.stage(round_, Stage.TRL_TRAINING)
     records = [journal.stage(round_, stage) for stage in (*done, EVALUATION)]
     scored = journal.stage(round_, EVALUATION)
+    score = heldout_score(journal, round_) if scored and scored.output.get("heldout") else None
     return RoundStatus(
         round=round_,
         stages_done=done,
@@ -116,7 +123,7 @@ def round_status(journal: Journal, round_: int, attempts_per_question: int) -> R
         average_reward=verdicts["correct"] / decided if decided else None,
         trained=training.output["trained"] if training else None,
         reason=training.output["reason"] if training else "",
-        heldout=scored.output.get("heldout") if scored else None,
+        heldout=asdict(score) if score else None,
         gate=gate.output if (gate := journal.stage(round_, ROUND_GATE)) else None,
         judge=judge_health(journal, round_),
         seconds=round(sum(record.seconds for record in records if record), 2),

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from prosetting.core.journal import Journal
 from prosetting.core.text import printable
 from prosetting.core.workspace import Workspace
+from prosetting.managers.reported import score_in_words
 from prosetting.managers.resources import ResourceSample, latest_sample, read_resources
 from prosetting.managers.run_status import RoundStatus, RunStatus, run_status
 from prosetting.records import JudgeHealth
@@ -48,6 +49,7 @@ def render_status(status: RunStatus, resources: ResourceSample | None) -> str:
     if status.base:
         lines.append(f"   - Held-out pass@1 of the untrained base: {_share(status.base['pass_at_1'])}")
     lines += ["", "📊 Rounds:"] + [f"   {_round_line(round_)}" for round_ in status.rounds]
+    lines += [f"   Score on {file['task']}: {score_in_words(file)}" for file in status.eval_files]
     lines += ["", "📊 Teachers:", f"   - {_teachers(status)}"]
     lines += [f"   - Judge, round {round_.round}: {_judge(round_.judge)}" for round_ in status.rounds[-1:]]
     if resources:
