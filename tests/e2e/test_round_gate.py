@@ -148,6 +148,34 @@ def test_a_fork_and_an_export_take_the_weights_that_were_kept(rolled_back: Works
         assert made_in(journal, HARMED) == HARMED - 1
 
 
+def test_a_fork_with_other_held_out_questions_scores_its_start_on_them_before_it_decides(
+    inputs: Path, rolled_back: Workspace, tmp_path: Path
+) -> None:
+    (tmp_path / "others.json").write_text(json.dumps(stories("others", HELD_OUT)))
+    changed = {"validation_data_file": tmp_path / "others.json", "workspace_dir": tmp_path / "fork"}
+    with Journal(rolled_back.journal, read_only=True) as journal:
+        fork_workspace(
+            rolled_back,
+            journal,
+            tmp_path / "fork",
+            round_=HARMED - 1,
+            loaded=LoadedSettings(
+                Settings(total_rounds=ROUNDS, validation_data_file=tmp_path / "others.json"),
+                frozenset({"validation_data_file"}),
+            ),
+            total_rounds=ROUNDS,
+            say=lambda _: None,
+        )
+    fork = run(settings_of(inputs, tmp_path / "fork", round_gate="rollback").model_copy(update=changed))
+    rounds = summary_of(fork)["rounds"]
+    assert rounds[HARMED - 1]["gate"]["action"] == "rolled_back"
+    assert rounds[0]["heldout"] is None  # on other questions than the rest of the curve
+    with Journal(fork.journal, read_only=True) as journal:
+        asked = {row["question"] for row in stories("others", HELD_OUT)}
+        scored = {journal.question(one.question_id) for one in journal.trajectories("heldout", HARMED - 1)}
+        assert {question.text for question in scored if question} <= asked
+
+
 def test_a_run_that_is_to_stop_pauses_and_goes_on_as_it_is_told(
     inputs: Path, rolled_back: Workspace, tmp_path: Path
 ) -> None:
@@ -157,6 +185,7 @@ def test_a_run_that_is_to_stop_pauses_and_goes_on_as_it_is_told(
             run(stopping)
         assert "ROUND_GATE=rollback" in caught.value.next_step
     assert json.loads(Workspace.of(stopping).state.read_text())["status"] == "paused"
+    assert "round 3: the round gate" in (Workspace.of(stopping).results / "report.md").read_text()
     run(stopping.model_copy(update={"round_gate": "rollback"}))
     ends = [
         json.loads((w.model_dir(ROUNDS) / "config.json").read_text()) for w in (Workspace.of(stopping), rolled_back)

@@ -21,12 +21,13 @@ from prosetting.config import LoadedSettings, Settings
 from prosetting.core.artifacts import make_folder, read_json, write_json
 from prosetting.core.journal import Journal
 from prosetting.core.journal_copy import copy_rounds
-from prosetting.core.state_manager import CONCLUSION, GENERATOR_TRAINING, StateManager
+from prosetting.core.journal_rows import Split
+from prosetting.core.state_manager import CONCLUSION, EVAL_FILES, EVALUATION, GENERATOR_TRAINING, StateManager
 from prosetting.core.storage import MIB, check_room
 from prosetting.core.workspace import Workspace, WorkspaceLock
 from prosetting.errors import ConfigError, DataError, WorkspaceError
 from prosetting.managers.binding import HELD_OUT, QUESTIONS, REPORTED, Fork, bind_fork, bound_values, content_of, forks
-from prosetting.managers.question_files import load_question_files
+from prosetting.managers.question_files import load_reported
 from prosetting.managers.round_files import RoundFiles
 from prosetting.managers.round_gate import made_in
 from prosetting.managers.run_status import require_begun
@@ -129,7 +130,7 @@ def _plan(source: _Source, round_: int, loaded: LoadedSettings, total_rounds: in
         _refuse_played(source.journal, round_, heldout, "VALIDATION_DATA_FILE")
         contents[HELD_OUT] = content_of(heldout)
     if "eval_files" in loaded.explicit:
-        reported = load_question_files(settings).all_reported
+        reported = load_reported(settings)
         _refuse_played(source.journal, round_, reported, "EVAL_FILES")
         contents[REPORTED] = content_of(reported)
     values = bound_values(settings) | contents
@@ -219,7 +220,7 @@ def _build(source: _Source, partial: Workspace, final: Workspace, plan: _Plan, s
     """All of it in `partial`; what names a path names it as it will be in `final`."""
     partial.create()
     Journal(partial.journal).close()
-    copy_rounds(source.workspace.journal, partial.journal, plan.round)
+    copy_rounds(source.workspace.journal, partial.journal, plan.round, without=_scored_anew(plan))
     with Journal(partial.journal) as journal:
         with journal.transaction():
             bind_fork(journal, plan.values, plan.forks)
@@ -240,6 +241,12 @@ def _build(source: _Source, partial: Workspace, final: Workspace, plan: _Plan, s
             # The round after has measured its questions and told so there.
             RoundFiles(partial, journal).generator_training(plan.round)
         state.write_state("stopped")
+
+
+def _scored_anew(plan: _Plan) -> dict[Split, str]:
+    """Scores on other questions than the fork's are not copied: they would stand in one curve with its own."""
+    kinds: dict[str, tuple[Split, str]] = {HELD_OUT: ("heldout", EVALUATION), REPORTED: ("reported", EVAL_FILES)}
+    return dict(kinds[name] for name in kinds if name in plan.forks[-1].changed)
 
 
 def _checkpoints(journal: Journal, final: Workspace, plan: _Plan) -> Iterator[tuple[int, str]]:

@@ -40,7 +40,7 @@ def load_question_files(settings: Settings) -> QuestionFiles:
     files = QuestionFiles(
         load_questions(settings.questions_file),
         load_questions(settings.validation_data_file) if settings.validation_data_file else [],
-        {file: load_questions(Path(file)) for file in settings.eval_files},
+        _load_each(settings.eval_files),
     )
     pool = f"QUESTIONS_FILE ({settings.questions_file})"
     heldout = f"VALIDATION_DATA_FILE ({settings.validation_data_file})"
@@ -49,6 +49,15 @@ def load_question_files(settings: Settings) -> QuestionFiles:
         _check_apart(f"EVAL_FILES ({file})", questions, pool, files.pool)
         _check_apart(f"EVAL_FILES ({file})", questions, heldout, files.heldout)
     return files
+
+
+def load_reported(settings: Settings) -> list[Question]:
+    """The questions of all EVAL_FILES, each once."""
+    return QuestionFiles([], [], _load_each(settings.eval_files)).all_reported
+
+
+def _load_each(files: Sequence[str]) -> dict[str, list[Question]]:
+    return {file: load_questions(Path(file)) for file in files}
 
 
 def _check_apart(name: str, questions: Iterable[Question], other: str, theirs: Iterable[Question]) -> None:

@@ -77,6 +77,8 @@ def facts(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
     failed = ", ".join(map(str, summary["rounds_with_failures"]))
     decided = _decided(summary)
     yield "Final status", summary["final_status"]
+    if summary["reason"]:
+        yield "Because", summary["reason"]
     yield "Duration", _duration(summary["duration_seconds"])
     yield "Rounds done", f"{summary['rounds_done']} of {summary['total_rounds']}"
     yield "Rounds with failures", failed or "none"

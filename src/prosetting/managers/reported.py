@@ -19,6 +19,12 @@ Reported = Mapping[str, Sequence[Question]]
 """The questions of each of EVAL_FILES."""
 
 
+def name_of(file: str, reported: Reported) -> str:
+    """A file's name without its ending; the whole path where two of them share that."""
+    stem = Path(file).stem
+    return stem if sum(Path(other).stem == stem for other in reported) == 1 else file
+
+
 def reported_inputs(reported: Reported, eval_attempts: int, weights: str) -> dict[str, Any]:
     """What a reported score depends on, by name."""
     ids = [[question.question_id for question in asked] for asked in reported.values()]
@@ -30,7 +36,7 @@ def reported_scores(journal: Journal, round_: int, reported: Reported, seed: int
     return {
         "files": [
             {
-                "task": Path(file).stem,
+                "task": name_of(file, reported),
                 "questions": len(asked),
                 "metrics": [
                     asdict(metric) for metric in question_scores(journal, "reported", round_, asked).metrics(seed)
@@ -48,7 +54,7 @@ def write_reported(workspace: Workspace, journal: Journal, round_: int, reported
     with replace_atomically(workspace.results / "eval.questions.jsonl") as temporary, temporary.open("w") as stream:
         for file, asked in reported.items():
             for row in question_scores(journal, "reported", round_, asked).rows():
-                stream.write(json.dumps({"task": Path(file).stem, **row}) + "\n")
+                stream.write(json.dumps({"task": name_of(file, reported), **row}) + "\n")
     write_json(workspace.results / "eval.json", {"round": round_, **record.output})
 
 

@@ -154,8 +154,7 @@ class RoundController:
     async def _round(self, round_: int) -> None:
         """Grading follows sampling, Teacher2 follows grading, and it goes on while pairs are made and trained on. The
         Generator has its turn before the Solver is trained, so that its questions go the same way meanwhile."""
-        if round_ == 1:
-            await self.evaluate(0)
+        await self._score_start(round_)
         self._get_trainer_ready(round_)
         sampled, graded, drafted = Frontier(), Frontier(), Frontier()
         writing = asyncio.ensure_future(self._write_questions(round_, sampled, graded, drafted))
@@ -482,6 +481,12 @@ class RoundController:
             "weights": self._done(round_, Stage.TRL_TRAINING) if round_ else "base",
         }
         await self.state.run_stage(round_, EVALUATION, inputs, lambda: self._score(round_))
+
+    async def _score_start(self, round_: int) -> None:
+        """The weights that a round starts from, where they have no score: the base, or a fork with other questions."""
+        made = made_in(self._journal, round_ - 1)
+        if self._journal.stage(made, EVALUATION) is None:
+            await self.evaluate(made)
 
     async def _score(self, round_: int) -> dict[str, Any]:
         model = self.checkpoint(round_).path

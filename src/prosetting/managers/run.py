@@ -89,10 +89,10 @@ class _Session:
     def seconds(self) -> float:
         return self.seconds_before + pausing.clock() - self.started
 
-    def write_summary(self, final_status: str) -> dict[str, Any]:
+    def write_summary(self, final_status: str, reason: str = "") -> dict[str, Any]:
         seconds = self.seconds()
         self.journal.set_fact("run_seconds", seconds)
-        summary = run_summary(self.journal, self.settings.total_rounds, final_status, seconds)
+        summary = run_summary(self.journal, self.settings.total_rounds, final_status, seconds, reason)
         write_json(self.workspace.summary, summary)
         return summary
 
@@ -170,7 +170,7 @@ def _run_and_report(session: _Session, controller: RoundController) -> int:
 
     def conclude(final_status: str, error: str = "") -> None:
         controller.state.write_state(final_status, error)
-        summary = session.write_summary(final_status)
+        summary = session.write_summary(final_status, error)
         write_metrics(session.workspace, session.journal)
         write_report(session.workspace, session.journal, summary)
 

@@ -66,8 +66,10 @@ def _pool(journal: Journal, round_: int) -> dict[str, int]:
     return {reason: before.output[reason] for reason in get_args(PoolReason) if reason in before.output}
 
 
-def run_summary(journal: Journal, total_rounds: int, final_status: str, duration_seconds: float) -> dict[str, Any]:
-    """The content of `auto_training_summary.json`. `final_status`: completed, stopped or failed."""
+def run_summary(
+    journal: Journal, total_rounds: int, final_status: str, duration_seconds: float, reason: str = ""
+) -> dict[str, Any]:
+    """The content of `auto_training_summary.json`. `final_status`: completed, stopped, paused or failed, and why."""
     done = [r for r in range(1, total_rounds + 1) if LAST_STAGE in journal.stages_done(r)]
     rounds = [asdict(round_summary(journal, r)) for r in done]
     verdicts = [record.output for r in done if (record := journal.stage(r, Stage.DATA_GRADING))]
@@ -76,6 +78,7 @@ def run_summary(journal: Journal, total_rounds: int, final_status: str, duration
     reported = journal.stage(total_rounds, EVAL_FILES)
     return {
         "final_status": final_status,
+        "reason": reason,
         "duration_seconds": round(duration_seconds, 2),
         "total_rounds": total_rounds,
         "rounds_done": len(rounds),
