@@ -110,7 +110,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", required=True)
     parser.add_argument("--work", type=Path, default=Path("runs/experiment_generator"), help="where the runs are kept")
-    parser.add_argument("--out", type=Path, help="folder for generator.json and generator.md")
+    parser.add_argument("--out", type=Path, help="folder for generator.json")
     asked = parser.parse_args()
     asked.work.mkdir(parents=True, exist_ok=True)
     results = []
@@ -120,7 +120,6 @@ def main() -> None:
         if asked.out:
             asked.out.mkdir(parents=True, exist_ok=True)
             (asked.out / "generator.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-            (asked.out / "generator.md").write_text(table(results) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
