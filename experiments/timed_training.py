@@ -86,6 +86,7 @@ def _end(root: psutil.Process) -> None:
         for process in tree:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
+        psutil.wait_procs(tree, timeout=STOPS_WITHIN_S)
 
 
 def environment() -> dict[str, str]:
