@@ -12,7 +12,7 @@ TARGET_LEVEL = 5
 
 @dataclass(frozen=True, slots=True)
 class LedgerRecipe:
-    """Sizes of the model, its warm start and the question files. Defaults were tuned on seeds 1, 2, 3."""
+    """Sizes of the model, its warm start and the question files. Defaults were tuned on seeds 1 and 2."""
 
     # Model: SmolLM3 without any position embedding, tied embeddings, fp32
     vocabulary: int = 448
