@@ -209,6 +209,7 @@ def test_before_a_round_each_key_does_what_it_says_without_enter(tmp_path):
 def test_before_a_round_a_line_does_as_well_and_so_do_ctrl_c_and_ctrl_d(tmp_path):
     for keys, code in ((CTRL_D, EXIT_STOPPED), (CTRL_C, EXIT_INTERRUPTED)):
         with person(tmp_path) as at:
+            at.text = ""
             at.press(b"\n")
             at.press(b"s\n")
             at.wait_for("Completed Rounds: 0")
