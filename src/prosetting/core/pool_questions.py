@@ -1,23 +1,20 @@
-"""The questions of a round in the order in which they go through it."""
+"""Questions that are read one by one as they are asked for: a pool, in the order in which it goes through a round."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import overload
 
 from prosetting.core.journal import Journal
-from prosetting.records import Question
+from prosetting.records import Question, QuestionId
 
 
-class PoolQuestions(Sequence[Question]):
-    """A round's pool, short questions first, so that prompts of similar length are sampled together.
+class QuestionsById(Sequence[Question]):
+    """A sequence of which only the ids are in memory (0.1 GB for a million); `read` gives the question of one."""
 
-    Only the ids are in memory (0.1 GB for a million); a question is read from the journal when it is asked for.
-    """
-
-    def __init__(self, journal: Journal, round_: int) -> None:
-        self._journal = journal
-        self.ids = journal.pool_ids(round_)
+    def __init__(self, ids: list[QuestionId], read: Callable[[QuestionId], Question]) -> None:
+        self.ids = ids
+        self._read = read
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -28,7 +25,18 @@ class PoolQuestions(Sequence[Question]):
     def __getitem__(self, place: slice) -> list[Question]: ...
     def __getitem__(self, place: int | slice) -> Question | list[Question]:
         if isinstance(place, slice):
-            return [self[index] for index in range(*place.indices(len(self)))]
-        question = self._journal.question(self.ids[place])
-        assert question is not None, f"{self.ids[place]} is in a pool but not in the journal"
+            return [self._read(question_id) for question_id in self.ids[place]]
+        return self._read(self.ids[place])
+
+
+class PoolQuestions(QuestionsById):
+    """A round's pool, short questions first, so that prompts of similar length are sampled together."""
+
+    def __init__(self, journal: Journal, round_: int) -> None:
+        super().__init__(journal.pool_ids(round_), self._from_journal)
+        self._journal = journal
+
+    def _from_journal(self, question_id: QuestionId) -> Question:
+        question = self._journal.question(question_id)
+        assert question is not None, f"{question_id} is in a pool but not in the journal"
         return question

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from prosetting.demo.recipe import Recipe
 
@@ -70,15 +70,26 @@ def build_model(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> Qwen3ForC
         dtype="float32",
     )
     model = Qwen3ForCausalLM(config)
-    # top_k 0: the default of 50 would cut the distribution that the solver is trained and scored on.
-    model.generation_config = GenerationConfig(
+    model.generation_config = whole_distribution(tokenizer)
+    return model
+
+
+def whole_distribution(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
+    """Sampling from all that the solver is trained and scored on: the default of top_k 50 would cut it."""
+    return GenerationConfig(
         do_sample=True,
         temperature=1.0,
         top_k=0,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return model
+
+
+def matrices_and_others(model: PreTrainedModel) -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]]:
+    """The weights for Muon, matrices but the embedding, and those for AdamW."""
+    named = list(model.named_parameters())
+    matrices = [p for name, p in named if p.ndim == 2 and "embed_tokens" not in name]
+    return matrices, [p for name, p in named if p.ndim != 2 or "embed_tokens" in name]
 
 
 def warm_start(
@@ -93,8 +104,7 @@ def warm_start(
 
     Muon: Jordan et al. 2024, as in torch.optim.
     """
-    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed_tokens" not in name]
-    others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed_tokens" in name]
+    matrices, others = matrices_and_others(model)
     optimizers = [
         torch.optim.Muon(matrices, lr=recipe.matrix_learning_rate, weight_decay=0.0),
         torch.optim.AdamW(others, lr=recipe.other_learning_rate, weight_decay=0.0),

@@ -7,10 +7,10 @@ Solver's do.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 from prosetting.collectors.solver import Solver
 from prosetting.collectors.trajectory_collector import TrajectoryCollector
@@ -19,6 +19,7 @@ from prosetting.core.artifacts import write_json
 from prosetting.core.concurrency import Frontier, in_thread
 from prosetting.core.group_commit import GroupCommit
 from prosetting.core.journal import Journal
+from prosetting.core.pool_questions import QuestionsById
 from prosetting.core.state_manager import GENERATOR_DRAFTS, GENERATOR_TRAINING, StateManager
 from prosetting.core.storage import check_room
 from prosetting.core.workspace import Workspace
@@ -142,7 +143,7 @@ class GeneratorTurn:
         )
 
     async def _draft(self, round_: int, open_solver: Callable[[str], Solver]) -> dict[str, Any]:
-        prompts = _Prompts(self._questions, round_)
+        prompts = _prompts(self._questions, round_)
         model = self.model(round_)
         await self._collector.collect("generator", round_, prompts, DRAFTS, lambda: open_solver(model), Frontier())
         return {"drafts": len(prompts) * len(DRAFTS), "tokens": self._journal.completion_tokens("generator", round_)}
@@ -161,24 +162,13 @@ class GeneratorTurn:
         return state.stage_input_hash(trained, GENERATOR_TRAINING) if trained else "base"
 
 
-class _Prompts(Sequence[Question]):
-    """What the Generator is given, as questions under the ids of those that it builds on. Only ids are in memory."""
+def _prompts(questions: QuestionManager, round_: int) -> QuestionsById:
+    """What the Generator is given, as questions under the ids of those that it builds on."""
 
-    def __init__(self, questions: QuestionManager, round_: int) -> None:
-        self._questions, self._round = questions, round_
-        self._ids: list[QuestionId] = questions.to_draft(round_)
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    @overload
-    def __getitem__(self, place: int) -> Question: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[Question]: ...
-    def __getitem__(self, place: int | slice) -> Question | list[Question]:
-        if isinstance(place, slice):
-            return [self[index] for index in range(*place.indices(len(self)))]
-        plan = self._questions.plan(self._round, self._ids[place])
+    def read(question_id: QuestionId) -> Question:
+        plan = questions.plan(round_, question_id)
         assert plan is not None, "only questions with a plan are drafted"
         text = generator_prompt(plan.parent.text, plan.shown.response, plan.shown.verdict, plan.kind)
         return replace(plan.parent, text=text)
+
+    return QuestionsById(questions.to_draft(round_), read)

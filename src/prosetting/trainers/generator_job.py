@@ -11,7 +11,13 @@ from prosetting.config import Settings
 from prosetting.core.artifacts import digest, read_json
 from prosetting.trainers.base import TrainingJob
 from prosetting.trainers.launch import order_json
-from prosetting.trainers.trl_job import Places, Step, content_of_model, lora_arguments, training_arguments
+from prosetting.trainers.trl_job import (
+    Step,
+    content_of_model,
+    lora_arguments,
+    training_arguments,
+    what_any_worker_is_told,
+)
 
 # Of trl's arguments, those without which a checkpoint would go on as another training.
 BINDING = ("learning_rate", "lr_scheduler_type", "num_train_epochs", "max_length", "bf16", "fp16", "seed")
@@ -75,18 +81,8 @@ def sft_arguments(settings: Settings, job: TrainingJob, step: Step) -> dict[str,
 
 def worker_job(settings: Settings, job: TrainingJob, run: str, step: Step, resume_from: Path | None) -> dict[str, Any]:
     """What the worker is told, JSON-ready."""
-    folder, places = Path(job.model_path).expanduser(), Places.of(job)
     return {
-        "run": run,
-        "model_path": str(folder) if folder.is_dir() else job.model_path,
-        "trust_remote_code": settings.trust_remote_code,
-        "order": order_json(settings),
-        "lora": lora_arguments(settings),
+        **what_any_worker_is_told(settings, job, run, resume_from),
         "train_files": [str(file) for file in job.training_files],
-        "resume_from": str(resume_from) if resume_from else None,
-        "work_dir": str(places.work),
-        "save_to": str(places.partial),
-        "progress_file": str(job.log_file.with_suffix(".progress.jsonl")),
-        "stop_file": str(job.log_file.with_suffix(".stop")),
         "sft": sft_arguments(settings, job, step),
     }

@@ -175,25 +175,33 @@ def lora_arguments(settings: Settings) -> dict[str, Any] | None:
 
 def worker_job(settings: Settings, job: TrainingJob, run: str, step: Step, resume_from: Path | None) -> dict[str, Any]:
     """What the worker is told, JSON-ready."""
+    places = Places.of(job)
+    return {
+        **what_any_worker_is_told(settings, job, run, resume_from),
+        "engine": engine_of(settings),
+        "most_tokens": step.most_tokens,
+        "train_files": [str(file) for file in data_files(settings, job, "train")],
+        "validation_files": [str(file) for file in data_files(settings, job, "validation")],
+        "data_dir": str(places.data),
+        "quarantine_dir": str(places.quarantine),
+        "dpo": dpo_arguments(settings, job, step),
+    }
+
+
+def what_any_worker_is_told(settings: Settings, job: TrainingJob, run: str, resume_from: Path | None) -> dict[str, Any]:
+    """Whatever it trains: the model, how its processes hold it, where its things lie."""
     folder, places = Path(job.model_path).expanduser(), Places.of(job)
     return {
         "run": run,
         "model_path": str(folder) if folder.is_dir() else job.model_path,
         "trust_remote_code": settings.trust_remote_code,
         "order": order_json(settings),
-        "engine": engine_of(settings),
         "lora": lora_arguments(settings),
-        "most_tokens": step.most_tokens,
-        "train_files": [str(file) for file in data_files(settings, job, "train")],
-        "validation_files": [str(file) for file in data_files(settings, job, "validation")],
         "resume_from": str(resume_from) if resume_from else None,
         "work_dir": str(places.work),
-        "data_dir": str(places.data),
-        "quarantine_dir": str(places.quarantine),
         "save_to": str(places.partial),
         "progress_file": str(job.log_file.with_suffix(".progress.jsonl")),
         "stop_file": str(job.log_file.with_suffix(".stop")),
-        "dpo": dpo_arguments(settings, job, step),
     }
 
 

@@ -17,24 +17,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
-from transformers import AutoTokenizer
 from trl import DPOConfig, DPOTrainer
 
 from prosetting.trainers.checkpoints import SEAL, seal
-from prosetting.trainers.worker_dpo_callbacks import Checkpoints, Progress, StopWish, agreed
+from prosetting.trainers.worker_dpo_callbacks import Checkpoints, Progress, StopWish
 from prosetting.trainers.worker_dpo_data import pairs_in, prepare
 from prosetting.trainers.worker_dpo_grouped import GroupedDPOTrainer
-from prosetting.trainers.worker_dpo_model import (
-    AsOrdered,
-    adapters,
-    all_finite,
-    check_index,
-    check_order,
-    load,
-    save,
-)
+from prosetting.trainers.worker_dpo_model import AsOrdered, adapters, begin, load, save, train_to_the_end
 from prosetting.trainers.worker_process import main
 
 OF_THIS_START = ("_runtime", "_per_second", "_num_tokens")
@@ -50,11 +39,7 @@ def train(job: dict[str, Any], stop: StopWish) -> bool:
     asked.
     """
     args = DPOConfig(output_dir=job["work_dir"], **job["dpo"])
-    check_order({"processes": job["order"]["processes"]}, "", args.world_size, "")
-    if not args.use_cpu and not torch.cuda.is_available():
-        raise ValueError("a GPU is asked for, but this torch sees none (is it a CPU-only torch?)")
-    transformers.set_seed(args.seed)
-    tokenizer = AutoTokenizer.from_pretrained(job["model_path"], trust_remote_code=job["trust_remote_code"])
+    tokenizer = begin(job, args)
     train_set, validation_set = prepare(job, args, tokenizer)
     checkpoints = Checkpoints(Path(job["work_dir"]), job["run"], stop)
     engine = partial(GroupedDPOTrainer, most_tokens=job["most_tokens"]) if job["engine"] == "grouped" else DPOTrainer
@@ -69,14 +54,9 @@ def train(job: dict[str, Any], stop: StopWish) -> bool:
     )
     if args.process_index == 0:
         keep_data(job)
-    if any(agreed(args, stop.felt())):
+    steps = train_to_the_end(trainer, job, checkpoints, stop)
+    if steps is None:
         return False
-    check_index(job["resume_from"])
-    outcome = trainer.train(resume_from_checkpoint=job["resume_from"])
-    if checkpoints.stopped:
-        return False
-    if any(agreed(args, not all_finite(trainer.model))):
-        raise ArithmeticError(f"the weights are not finite after step {outcome.global_step}")
     evaluated = trainer.evaluate() if validation_set is not None else {}
     metrics = logged_metrics(trainer.state.log_history, every=trainer.state.logging_steps)
     metrics |= {name: value for name, value in evaluated.items() if not name.endswith(OF_THIS_START)}
@@ -84,7 +64,7 @@ def train(job: dict[str, Any], stop: StopWish) -> bool:
     result = {
         "train_pairs": pairs_in(train_set),
         "validation_pairs": pairs_in(validation_set),
-        "steps": outcome.global_step,
+        "steps": steps,
         "batch_size": args.per_device_train_batch_size,
         "most_tokens": job["most_tokens"],
         "metrics": {name: float(value) for name, value in metrics.items() if math.isfinite(value)},

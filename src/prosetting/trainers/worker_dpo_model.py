@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from accelerate.state import AcceleratorState
 from torch.distributed.tensor import DTensor
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     Trainer,
     TrainerCallback,
     TrainerControl,
@@ -25,7 +27,32 @@ from transformers import (
 )
 
 from prosetting.trainers.checkpoints import seal
-from prosetting.trainers.worker_dpo_callbacks import all_here
+from prosetting.trainers.worker_dpo_callbacks import Checkpoints, StopWish, agreed, all_here
+
+
+def begin(job: dict[str, Any], args: TrainingArguments) -> PreTrainedTokenizerBase:
+    """Seeds the process and gives the model's tokenizer. Raises ValueError where this is not what was ordered."""
+    check_order({"processes": job["order"]["processes"]}, "", args.world_size, "")
+    if not args.use_cpu and not torch.cuda.is_available():
+        raise ValueError("a GPU is asked for, but this torch sees none (is it a CPU-only torch?)")
+    transformers.set_seed(args.seed)
+    return AutoTokenizer.from_pretrained(job["model_path"], trust_remote_code=job["trust_remote_code"])
+
+
+def train_to_the_end(trainer: Trainer, job: dict[str, Any], checkpoints: Checkpoints, stop: StopWish) -> int | None:
+    """Steps of the whole training, also of one that went on; None where it stopped before, as it was asked to.
+
+    Raises ArithmeticError for weights that are not finite.
+    """
+    if any(agreed(trainer.args, stop.felt())):
+        return None
+    check_index(job["resume_from"])
+    outcome = trainer.train(resume_from_checkpoint=job["resume_from"])
+    if checkpoints.stopped:
+        return None
+    if any(agreed(trainer.args, not all_finite(trainer.model))):
+        raise ArithmeticError(f"the weights are not finite after step {outcome.global_step}")
+    return int(outcome.global_step)
 
 
 def load(job: dict[str, Any]) -> PreTrainedModel:

@@ -15,15 +15,14 @@ from typing import Any
 
 import datasets
 import torch
-import transformers
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 from trl.data_utils import common_prefix_length
 
 from prosetting.trainers.generator_job import read_rows
-from prosetting.trainers.worker_dpo_callbacks import Checkpoints, Progress, StopWish, agreed
+from prosetting.trainers.worker_dpo_callbacks import Checkpoints, Progress, StopWish
 from prosetting.trainers.worker_dpo_data import prompt_ids, whole_ids
-from prosetting.trainers.worker_dpo_model import AsOrdered, adapters, all_finite, check_index, check_order, load, save
+from prosetting.trainers.worker_dpo_model import AsOrdered, adapters, begin, load, save, train_to_the_end
 from prosetting.trainers.worker_process import main
 
 NOT_LEARNED = -100
@@ -75,11 +74,7 @@ class WeightedSFTTrainer(SFTTrainer):
 def train(job: dict[str, Any], stop: StopWish) -> bool:
     """Train and save; False when it stopped before, as it was asked to. As `worker_dpo.train`."""
     args = SFTConfig(output_dir=job["work_dir"], **job["sft"])
-    check_order({"processes": job["order"]["processes"]}, "", args.world_size, "")
-    if not args.use_cpu and not torch.cuda.is_available():
-        raise ValueError("a GPU is asked for, but this torch sees none (is it a CPU-only torch?)")
-    transformers.set_seed(args.seed)
-    tokenizer = AutoTokenizer.from_pretrained(job["model_path"], trust_remote_code=job["trust_remote_code"])
+    tokenizer = begin(job, args)
     rows = tokenized(job["train_files"], tokenizer, args.max_length)
     if not len(rows):
         raise ValueError(f"every row is longer than TRL_MAX_LENGTH={args.max_length} tokens")
@@ -92,19 +87,14 @@ def train(job: dict[str, Any], stop: StopWish) -> bool:
         callbacks=[AsOrdered(job["order"]), Progress(Path(job["progress_file"])), checkpoints],
         **adapters(job),
     )
-    if any(agreed(args, stop.felt())):
+    steps = train_to_the_end(trainer, job, checkpoints, stop)
+    if steps is None:
         return False
-    check_index(job["resume_from"])
-    outcome = trainer.train(resume_from_checkpoint=job["resume_from"])
-    if checkpoints.stopped:
-        return False
-    if any(agreed(args, not all_finite(trainer.model))):
-        raise ArithmeticError(f"the weights are not finite after step {outcome.global_step}")
     metrics = figures(trainer.state.log_history) | {"processes": args.world_size}
     result = {
         "train_pairs": len(rows),
         "validation_pairs": 0,
-        "steps": outcome.global_step,
+        "steps": steps,
         "batch_size": args.per_device_train_batch_size,
         "most_tokens": 0,
         "metrics": {name: float(value) for name, value in metrics.items() if math.isfinite(value)},

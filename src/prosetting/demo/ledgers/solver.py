@@ -13,11 +13,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
-from transformers import GenerationConfig, PreTrainedTokenizerFast, SmolLM3Config, SmolLM3ForCausalLM
+from transformers import PreTrainedTokenizerFast, SmolLM3Config, SmolLM3ForCausalLM
 
 from prosetting.demo.ledgers.questions import warm_start_examples
 from prosetting.demo.ledgers.recipe import LedgerRecipe
-from prosetting.demo.solver import IGNORED, Say, build_tokenizer, collate, encode
+from prosetting.demo.solver import (
+    IGNORED,
+    Say,
+    build_tokenizer,
+    collate,
+    encode,
+    matrices_and_others,
+    whole_distribution,
+)
 from prosetting.errors import TrainingError
 
 TOKENIZER_STORIES = 2_000
@@ -52,14 +60,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, recipe: LedgerRecipe) -> Smo
         dtype="float32",
     )
     model = SmolLM3ForCausalLM(config)
-    # top_k 0: the default of 50 would cut the distribution that the solver is trained and scored on.
-    model.generation_config = GenerationConfig(
-        do_sample=True,
-        temperature=1.0,
-        top_k=0,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    model.generation_config = whole_distribution(tokenizer)
     return model
 
 
@@ -114,9 +115,7 @@ class _WarmStart:
     _started: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        named = list(self.model.named_parameters())
-        matrices = [p for name, p in named if p.ndim == 2 and "embed_tokens" not in name]
-        others = [p for name, p in named if p.ndim != 2 or "embed_tokens" in name]
+        matrices, others = matrices_and_others(self.model)
         self._optimizers = [
             (torch.optim.Muon(matrices, weight_decay=0.0), self.recipe.matrix_learning_rate),
             (torch.optim.AdamW(others, weight_decay=0.0), self.recipe.other_learning_rate),
