@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -142,6 +143,20 @@ def test_what_the_environment_says_of_openai_goes_to_no_endpoint(monkeypatch: py
             assert await teacher_at(server.base_url).grade(QUESTION, "5") == RIGHT
             assert f"authorization: bearer {KEY}" in server.heads[0]
             assert "of-the-environment" not in server.heads[0]
+
+    run(main)
+
+
+def test_a_netrc_file_does_not_replace_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login somebody password of-the-netrc\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+
+    async def main() -> None:
+        async with peer(GOOD) as server:
+            assert await teacher_at(server.base_url).grade(QUESTION, "5") == RIGHT
+            assert f"authorization: bearer {KEY}" in server.heads[0]
 
     run(main)
 

@@ -156,6 +156,17 @@ def test_a_proxy_of_the_environment_is_used_where_it_is_asked_for(monkeypatch: p
     run(main)
 
 
+def test_a_proxy_without_a_scheme_is_one_of_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with proxy() as between:
+            use(monkeypatch, http_proxy=between.url.removeprefix("http://"))
+            teacher = teacher_at(Endpoint(ELSEWHERE, KEY, "judge", use_env_proxies=True))
+            assert await teacher.grade(QUESTION, "5") == RIGHT
+            await teacher.close()
+
+    run(main)
+
+
 def test_a_key_for_an_https_endpoint_is_not_shown_to_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         async with proxy() as between:

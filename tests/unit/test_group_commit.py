@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +47,24 @@ def test_writes_asked_for_together_are_one_commit_and_on_disk_when_awaited(journ
 
     asyncio.run(main())
     assert len(commits) == 1
+
+
+def test_a_slow_disk_means_fewer_commits(journal: Journal) -> None:
+    def slow() -> None:
+        time.sleep(0.1)
+        journal.set_fact("slow", 1)
+
+    async def main() -> list[str]:
+        group = GroupCommit(journal)
+        await group.write(slow)
+        commits = count_commits(journal)
+        for n in range(20):  # each asked for in a turn of the loop of its own
+            group.submit(lambda n=n: journal.set_fact(f"n{n}", n))  # type: ignore[misc]
+            await asyncio.sleep(0)
+        await group.write(lambda: journal.set_fact("last", 1))
+        return commits
+
+    assert len(asyncio.run(main())) == 1
 
 
 def test_a_write_may_hold_a_transaction_of_its_own(journal: Journal) -> None:

@@ -25,11 +25,9 @@ Level = Literal["good", "warning", "wrong"]
 SIGNS: dict[Level, str] = {"good": "✅", "warning": "⚠️ ", "wrong": "❌"}
 NEEDED = (
     "aiohttp",
-    "httpx2",
     "jinja2",
     "math-verify",
     "nvidia-ml-py",
-    "openai",
     "psutil",
     "pyarrow",
     "pydantic",

@@ -76,12 +76,26 @@ class Endpoint:
         return urlsplit(self.base_url).hostname in ("127.0.0.1", "::1", "localhost")
 
     @property
+    def proxy(self) -> str | None:
+        """The proxy that calls go through, if any."""
+        return self._env_proxy[1] if self.use_env_proxies else None
+
+    @property
     def ignored_proxy(self) -> str:
         """The variable that names a proxy which calls would take if HTTP_USE_ENV_PROXIES said so; else empty."""
+        return "" if self.use_env_proxies else self._env_proxy[0]
+
+    @property
+    def _env_proxy(self) -> tuple[str, str | None]:
+        """The proxy that the environment names for this address, after its variable. This machine needs none."""
         parts, proxies = urlsplit(self.base_url), getproxies_environment()
-        if self.use_env_proxies or self.is_loopback or proxy_bypass(parts.hostname or ""):
-            return ""
-        return next((f"{kind}_PROXY".upper() for kind in (parts.scheme, "all") if proxies.get(kind)), "")
+        if self.is_loopback or proxy_bypass(parts.hostname or ""):
+            return "", None
+        kind = next((kind for kind in (parts.scheme, "all") if proxies.get(kind)), None)
+        if kind is None:
+            return "", None
+        proxy = proxies[kind]
+        return f"{kind}_PROXY".upper(), proxy if "://" in proxy else f"http://{proxy}"
 
     def scrubbed(self, text: str) -> str:
         """The text without the key, if it repeats it."""

@@ -1,83 +1,103 @@
-"""The transport under the official client: fast with many connections, and nothing without an end passes it."""
+"""HTTP calls to one endpoint: many at once, and nothing without an end passes."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
+import json
 import resource
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
-import httpx2
-import openai
 
 from prosetting.teachers.endpoint import Endpoint
-from prosetting.teachers.http_failures import PassingFailure, UnreadableReply, failure_of
+from prosetting.teachers.http_failures import ErrorReply, PassingFailure, UnreadableReply, failure_of, failure_of_status
 
 MAX_BODY_BYTES = 4 * 2**20
 KEEP_ALIVE_S = 4.0  # just under the 5 s of uvicorn, which vLLM and others sit on: no call on a connection being closed
 _OTHER_FILES = 256
-# The last three: status lines and charsets come from the wire, and the client trusts them.
-_CLIENT_ERRORS = (openai.OpenAIError, aiohttp.ClientError, OSError, ValueError, TypeError, LookupError)
+# The last three: status lines, charsets and addresses come from the wire, and the client trusts them.
+_CLIENT_ERRORS = (aiohttp.ClientError, OSError, ValueError, TypeError, LookupError)
 
 
 class EndpointClient:
-    """The official client on one endpoint, every call with an overall deadline. Belongs to one event loop.
+    """A pool of at most `connections` to one endpoint, every call with an overall deadline. Belongs to one event loop.
 
-    Its own retries are off: it obeys Retry-After without jitter, never ends a slow drip, and takes HTML for a reply.
+    aiohttp bare, and not under the official client: a call takes that several times as much of the event loop, and of
+    what it adds nothing could be left on. Its retries obey Retry-After without jitter, its time limit never ends a
+    slow drip, and it takes HTML for a reply.
     """
 
     def __init__(
         self, endpoint: Endpoint, *, connections: int, timeout_s: float, keep_alive_s: float = KEEP_ALIVE_S
     ) -> None:
         self._endpoint = endpoint
+        self._base_url = endpoint.base_url.rstrip("/")
+        self._connections = connections
         self._timeout_s = timeout_s
-        self._client = openai.AsyncOpenAI(
-            base_url=endpoint.base_url,
-            api_key=endpoint.api_key or "none",
-            max_retries=0,
-            http_client=capped_http_client(endpoint, connections, timeout_s, keep_alive_s),
+        self._keep_alive_s = keep_alive_s
+        # Given to each call: what a session sends by default, it sends to a proxy too.
+        self._headers = {
+            "Authorization": f"Bearer {endpoint.api_key or 'none'}",
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",  # a small compressed body can unfold to any size
+            "Content-Type": "application/json",
+        }
+
+    @functools.cached_property
+    def _session(self) -> aiohttp.ClientSession:
+        """Made by the first call, since it belongs to the loop that makes it.
+
+        No cookies, and nothing of the environment: `trust_env` would send what a netrc file says in place of the key.
+        """
+        _allow_open_files(self._connections + _OTHER_FILES)
+        keep = {"keepalive_timeout": self._keep_alive_s} if self._keep_alive_s else {"force_close": True}
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._connections, **keep),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None),
+            auto_decompress=False,
+            proxy=self._endpoint.proxy,
         )
-        # It takes these from OPENAI_ORG_ID and OPENAI_PROJECT_ID; the endpoint may be anybody's.
-        self._client.organization = self._client.project = None
 
     async def send(self, path: str, body: Mapping[str, Any] | None) -> bytes:
-        """One HTTP call, POST with a body, GET without: the body of a 200. Raises what `failure_of` gives."""
+        """One HTTP call, POST with a body, GET without: the body of a 200. Raises what `failure_of` and
+        `failure_of_status` give, UnreadableReply for a body that is compressed or longer than MAX_BODY_BYTES."""
+        method, data = ("GET", None) if body is None else ("POST", json.dumps(body).encode())
         try:
             async with asyncio.timeout(self._timeout_s):
-                if body is None:
-                    response = await self._client.get(path, cast_to=httpx2.Response)
-                else:
-                    response = await self._client.post(path, cast_to=httpx2.Response, body=body)
-                return response.content
+                call = self._session.request(
+                    method,
+                    self._base_url + path,
+                    data=data,
+                    headers=self._headers,
+                    allow_redirects=False,  # a request carries the key
+                )
+                async with call as reply:
+                    content = await _capped_body(reply)
+                    status, headers = reply.status, reply.headers
         except TimeoutError:
             raise PassingFailure(f"gives no whole answer within {self._timeout_s:g} s") from None
         except _CLIENT_ERRORS as error:
-            raise failure_of(error, self._endpoint) from None
+            raise failure_of(error) from None
+        if not 200 <= status < 300:
+            raise failure_of_status(ErrorReply(status, headers, content), self._endpoint)
+        return content
 
     async def close(self) -> None:
-        await self._client.close()
+        await self._session.close()
 
 
-def capped_http_client(
-    endpoint: Endpoint, connections: int, timeout_s: float, keep_alive_s: float = KEEP_ALIVE_S
-) -> httpx2.AsyncClient:
-    """The client's transport: bodies end at MAX_BODY_BYTES, a redirect is an answer like any other, and the
-    environment's proxies are taken only where the endpoint says so, for this machine never.
-
-    aiohttp's, because httpx's own pool walks through all its connections for each request.
-    """
-    _allow_open_files(connections + _OTHER_FILES)
-    limits = httpx2.Limits(max_connections=connections, keepalive_expiry=keep_alive_s)
-    return openai.DefaultAioHttpClient(
-        timeout=timeout_s,
-        limits=limits,
-        headers={"Accept-Encoding": "identity"},
-        event_hooks={"response": [_cap_body]},
-        follow_redirects=False,  # a request carries the key
-        trust_env=endpoint.use_env_proxies and not endpoint.is_loopback,
-        verify=httpx2.create_ssl_context(),  # SSL_CERT_FILE counts with and without proxies
-    )
+async def _capped_body(reply: aiohttp.ClientResponse) -> bytes:
+    if reply.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise UnreadableReply("the reply is compressed although none was asked for")
+    body = bytearray()
+    async for chunk in reply.content.iter_any():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise UnreadableReply(f"the reply is longer than {MAX_BODY_BYTES} bytes")
+    return bytes(body)
 
 
 def _allow_open_files(count: int) -> None:
@@ -86,27 +106,3 @@ def _allow_open_files(count: int) -> None:
     wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-async def _cap_body(response: httpx2.Response) -> None:
-    # A small compressed body can unfold to any size.
-    if response.headers.get("content-encoding", "identity").lower() != "identity":
-        raise UnreadableReply("the reply is compressed although none was asked for")
-    assert isinstance(response.stream, httpx2.AsyncByteStream)
-    response.stream = _CappedStream(response.stream)
-
-
-class _CappedStream(httpx2.AsyncByteStream):
-    def __init__(self, stream: httpx2.AsyncByteStream) -> None:
-        self._stream = stream
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        left = MAX_BODY_BYTES
-        async for chunk in self._stream:
-            left -= len(chunk)
-            if left < 0:
-                raise UnreadableReply(f"the reply is longer than {MAX_BODY_BYTES} bytes")
-            yield chunk
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import email.utils
+import json
 import math
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
-import httpx2
-import openai
+import aiohttp
 
 from prosetting.core.text import printable
 from prosetting.errors import TeacherReplyError, TeacherUnavailable
@@ -15,6 +19,35 @@ from prosetting.teachers.endpoint import Endpoint
 
 _TRY_AGAIN = (408, 409, 425, 429)
 _NO_CREDIT = "insufficient_quota"  # OpenAI sends it with 429
+
+
+@dataclass(frozen=True)
+class ErrorReply:
+    """What came back with another status than 2xx."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        return self.body.decode("utf-8", errors="replace")
+
+    def field(self, name: str) -> str:
+        """A field of the error object that OpenAI's API describes, also where a server leaves out the object around it;
+        empty where there is none or it is no text."""
+        value = self._fields.get(name)
+        return value if isinstance(value, str) else ""
+
+    @cached_property
+    def _fields(self) -> Mapping[str, Any]:
+        try:
+            said = json.loads(self.body)
+        except (ValueError, RecursionError):
+            return {}
+        if isinstance(said, dict) and isinstance(said.get("error"), dict):
+            said = said["error"]
+        return said if isinstance(said, dict) else {}
 
 
 class PassingFailure(Exception):
@@ -31,16 +64,17 @@ class PassingFailure(Exception):
 
 
 class RequestRefused(TeacherReplyError):
-    """The endpoint will not take this request, now or later. `param` is the parameter it names, if any."""
+    """The endpoint will not take this request, now or later. `reply` is all that it said about it."""
 
-    def __init__(self, what: str, *, param: str = "") -> None:
+    def __init__(self, what: str, reply: ErrorReply) -> None:
         super().__init__(what)
-        self.param = param
+        self._reply = reply
 
     def blames(self, name: str) -> bool:
         """Whether the refusal is about this request parameter."""
-        quoted = any(f"{quote}{name}{quote}" in str(self) for quote in "'\"`")
-        return quoted or self.param.startswith(name) or (name == "response_format" and name in str(self))
+        text, param = self._reply.text, self._reply.field("param")
+        quoted = any(f"{quote}{name}{quote}" in text for quote in "'\"`")
+        return quoted or param.startswith(name) or (name == "response_format" and name in text)
 
 
 class UnreadableReply(TeacherReplyError):
@@ -61,29 +95,25 @@ def proxy_hint(endpoint: Endpoint) -> str:
     return f"; {variable} is set and not used: HTTP_USE_ENV_PROXIES=true goes through that proxy" if variable else ""
 
 
-def failure_of(error: Exception, endpoint: Endpoint) -> Exception:
-    """What an error of the client or its transport comes to: PassingFailure, RequestRefused or TeacherUnavailable.
-
-    The key is in none of them."""
-    if isinstance(error, openai.APIStatusError):
-        return _of_status(error, endpoint)
-    # The cause that the transport knows is the innermost: its mapping calls a broken connection a time-out.
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    refused = isinstance(cause, ConnectionRefusedError) or isinstance(error.__cause__, httpx2.ConnectError)
-    if isinstance(cause, TimeoutError):
+def failure_of(error: Exception) -> PassingFailure:
+    """What an error of the transport comes to. Nothing of the request is in it."""
+    if isinstance(error, TimeoutError):
         return PassingFailure("does not answer in time")
+    refused = isinstance(error, aiohttp.ClientConnectorError | ConnectionRefusedError)
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     return PassingFailure(f"cannot be reached ({type(cause).__name__})", refused=refused)
 
 
-def _of_status(error: openai.APIStatusError, endpoint: Endpoint) -> Exception:
-    status, said = error.status_code, _said(error, endpoint)
+def failure_of_status(reply: ErrorReply, endpoint: Endpoint) -> Exception:
+    """What an answer other than 2xx comes to: PassingFailure, RequestRefused or TeacherUnavailable.
+
+    The key is in none of them."""
+    status, said = reply.status, _said(reply, endpoint)
     if 300 <= status < 400:
-        return _redirected(error, endpoint)
+        return _redirected(reply, endpoint)
     if status in (401, 403):
         return unavailable(endpoint, f"refuses the key ({status}): {said}", f"set {endpoint.role.key}")
-    if status == 402 or error.code == _NO_CREDIT:
+    if status == 402 or reply.field("code") == _NO_CREDIT:
         return unavailable(
             endpoint, f"has no credit left ({status}): {said}", "add credit there, then run the same command again"
         )
@@ -94,32 +124,32 @@ def _of_status(error: openai.APIStatusError, endpoint: Endpoint) -> Exception:
             next_step=f"check {role.model}, and that {role.address} ends as the API's does (/v1)",
         )
     if status in _TRY_AGAIN or status >= 500:
-        wait_s = _retry_after_s(error.response.headers)
+        wait_s = _retry_after_s(reply.headers)
         return PassingFailure(f"answers {status}: {said}", outage=status >= 500, retry_after_s=wait_s)
-    param = error.param if isinstance(error.param, str) else ""
-    return RequestRefused(f"the request was refused ({status}): {said}", param=param)
+    return RequestRefused(f"the request was refused ({status}): {said}", reply)
 
 
-def _redirected(error: openai.APIStatusError, endpoint: Endpoint) -> Exception:
+def _redirected(reply: ErrorReply, endpoint: Endpoint) -> Exception:
     """No redirect is followed: it would carry the key, and what is asked, to wherever the endpoint says."""
-    target, _, _ = error.response.headers.get("location", "").partition("?")
+    target, _, _ = reply.headers.get("Location", "").partition("?")
     shown = printable(" ".join(endpoint.scrubbed(target).split()))[:200] or "nowhere"
     role = endpoint.role
     return unavailable(
         endpoint,
-        f"redirects to {shown} ({error.status_code}), which is not followed",
+        f"redirects to {shown} ({reply.status}), which is not followed",
         f"if you trust that address, set {role.address} to where the API is there (often http:// should be https://)",
     )
 
 
-def _said(error: openai.APIStatusError, endpoint: Endpoint) -> str:
+def _said(reply: ErrorReply, endpoint: Endpoint) -> str:
     """The endpoint's own words, shortened; some repeat the key."""
-    return " ".join(endpoint.scrubbed(error.message).split())[:200]
+    words = reply.field("message") or reply.text
+    return printable(" ".join(endpoint.scrubbed(words).split()))[:200] or "without a word"
 
 
-def _retry_after_s(headers: httpx2.Headers) -> float:
+def _retry_after_s(headers: Mapping[str, str]) -> float:
     """Seconds that Retry-After asks for, as a number or a date (RFC 9110); 0 where it is absent or odd."""
-    value = headers.get("retry-after", "").strip()
+    value = headers.get("Retry-After", "").strip()
     try:
         wait_s = float(value)
     except ValueError:

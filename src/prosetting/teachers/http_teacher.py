@@ -2,8 +2,7 @@
 
 Every call has an overall deadline, a byte cap and a checked reply, and every failure one of three ends:
 another try, TeacherReplyError (this item stays open) or an error that stops the run (TeacherUnavailable,
-RunPaused). The official client's own retries are off: it obeys Retry-After without jitter, never ends a slow
-drip, and takes HTML for a reply.
+RunPaused).
 """
 
 from __future__ import annotations
