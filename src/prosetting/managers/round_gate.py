@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from prosetting.config import Settings
@@ -12,7 +14,7 @@ from prosetting.errors import ConfigError, RunPaused
 from prosetting.evaluation.benchmark import pass_rates
 from prosetting.evaluation.round_gate import FEWEST, AnswerFigures, Decision, Evidence, decide, record_of
 from prosetting.processors.answer_extraction import extract
-from prosetting.records import GREEDY_ATTEMPT, JudgeHealth, QuestionId, Stage
+from prosetting.records import GREEDY_ATTEMPT, JudgeHealth, QuestionId, Stage, Trajectory
 
 
 def check_round_gate(settings: Settings) -> None:
@@ -56,13 +58,14 @@ def judge_weights(journal: Journal, round_: int, settings: Settings) -> Decision
         for stage in (Stage.TRL_TRAINING, Stage.DATA_GRADING, Stage.NEXT_ROUND_PREP)
     )
     before = made_in(journal, round_ - 1)
-    rates_before, rates_after = _rates(journal, before), _rates(journal, round_)
+    rates_before, answers_before = _heldout(journal, before)
+    rates_after, answers_after = _heldout(journal, round_)
     both = rates_before.keys() & rates_after.keys()
     evidence = Evidence(
         rates_before,
         rates_after,
-        _answers(journal, before, both),
-        _answers(journal, round_, both),
+        _figures(answers_before[question_id] for question_id in both),
+        _figures(answers_after[question_id] for question_id in both),
         training.get("metrics", {}),
         JudgeHealth(**graded["judge"]) if "judge" in graded else None,
         prepared.get("new_questions", {}).get("written", 0),
@@ -84,19 +87,41 @@ def act_on(decision: Decision, round_: int, mode: str) -> dict[str, Any]:
     return record_of(decision, "rolled_back" if mode == "rollback" else "warned")
 
 
-def _rates(journal: Journal, round_: int) -> dict[QuestionId, float]:
-    return pass_rates(grade for _, grade in journal.graded_attempts("heldout", round_))
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """The sampled attempts at one held-out question, counted."""
+
+    attempts: int
+    tokens: int
+    distinct: int
+    unparseable: int
 
 
-def _answers(journal: Journal, round_: int, questions: Set[QuestionId]) -> AnswerFigures:
-    """Of a checkpoint's sampled attempts at these held-out questions."""
-    total = tokens = unparseable = 0
-    distinct: set[tuple[QuestionId, str]] = set()
-    for attempt, _ in journal.graded_attempts("heldout", round_):
-        if attempt.attempt == GREEDY_ATTEMPT or attempt.question_id not in questions:
-            continue
-        total += 1
-        tokens += attempt.completion_tokens
-        unparseable += extract(attempt.response).kind != "found"
-        distinct.add((attempt.question_id, attempt.response))
-    return AnswerFigures(*(value / max(total, 1) for value in (tokens, len(distinct), unparseable)))
+def _heldout(journal: Journal, round_: int) -> tuple[dict[QuestionId, float], dict[QuestionId, _Answers]]:
+    """A checkpoint's pass rates and what its answers are like, by held-out question, in one reading."""
+    rates: dict[QuestionId, float] = {}
+    answers: dict[QuestionId, _Answers] = {}
+    for question_id, group in groupby(journal.graded_attempts("heldout", round_), lambda found: found[0].question_id):
+        graded = list(group)
+        rates |= pass_rates(grade for _, grade in graded)
+        answers[question_id] = _counted([attempt for attempt, _ in graded if attempt.attempt != GREEDY_ATTEMPT])
+    return rates, answers
+
+
+def _counted(attempts: Sequence[Trajectory]) -> _Answers:
+    return _Answers(
+        len(attempts),
+        sum(attempt.completion_tokens for attempt in attempts),
+        len({attempt.response for attempt in attempts}),
+        sum(extract(attempt.response).kind != "found" for attempt in attempts),
+    )
+
+
+def _figures(answers: Iterable[_Answers]) -> AnswerFigures:
+    counted = list(answers)
+    attempts = max(sum(one.attempts for one in counted), 1)
+    return AnswerFigures(
+        sum(one.tokens for one in counted) / attempts,
+        sum(one.distinct for one in counted) / attempts,
+        sum(one.unparseable for one in counted) / attempts,
+    )
