@@ -16,6 +16,8 @@ from markupsafe import Markup
 
 from prosetting.core.text import printable
 from prosetting.managers.charts import duration
+from prosetting.managers.round_gate import leaves_kept
+from prosetting.managers.run_summary import trained_in_words
 
 TEMPLATES = Path(__file__).parent / "templates"
 SHOWN_CHARS = 4_000
@@ -32,7 +34,7 @@ def environment(*more_folders: Path) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (share, count, percent, duration, clock, words, cut, size, one_line)
+    filters = (share, count, percent, duration, clock, words, cut, size, one_line, leaves_kept, trained_in_words)
     made.filters.update({function.__name__: function for function in filters})
     return made
 

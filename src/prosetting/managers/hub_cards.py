@@ -11,6 +11,7 @@ from prosetting import __version__
 from prosetting.core.model_folder import is_hub_name
 from prosetting.datasets.data_saver import SIDES
 from prosetting.managers.metrics import RoundMetrics
+from prosetting.managers.round_gate import leaves_kept
 
 KINDS = ("pairs", "by_question", "questions")
 _METHOD = """\
@@ -122,8 +123,7 @@ def _trainings(metrics: Sequence[RoundMetrics], last: int) -> Iterator[str]:
 
 
 def _changed_weights(each: RoundMetrics) -> bool:
-    kept = each.gate is None or each.gate["kept"]
-    return bool(each.training and each.training.trained and kept)
+    return bool(each.training and each.training.trained and leaves_kept(each.gate))
 
 
 def _figures(metrics: Sequence[RoundMetrics]) -> Iterator[str]:

@@ -19,6 +19,7 @@ from prosetting.managers import charts, report_page
 from prosetting.managers.html import css
 from prosetting.managers.learning_curve import CurvePoint, curve_points, draw_bars
 from prosetting.managers.reported import score_in_words
+from prosetting.managers.run_summary import trained_in_words
 
 log = logging.getLogger("prosetting")
 SHOWN_ERRORS = 5
@@ -124,13 +125,6 @@ def _new_questions(summary: dict[str, Any]) -> str:
     asked = sum(total[status] for status in ("written", "declined", "failed"))
     turned_away = total["written"] - total["admitted"]
     return f"{total['admitted']:,} admitted, {turned_away:,} turned away by the gate, of {asked:,} asked for"
-
-
-def trained_in_words(round_: dict[str, Any]) -> str:
-    gate = round_["gate"]
-    if not round_["trained"]:
-        return "no"
-    return "yes" if gate is None or gate["kept"] else "rolled back"
 
 
 def _gate(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -36,10 +36,15 @@ def what_it_cannot_do(settings: Settings, heldout_questions: int) -> str:
     )
 
 
+def leaves_kept(gate: Mapping[str, Any] | None) -> bool:
+    """Whether the gate's word on a round's new weights leaves them in place; it says nothing where it was not asked."""
+    return gate is None or bool(gate["kept"])
+
+
 def was_kept(journal: Journal, round_: int) -> bool:
     """False for a round whose new weights the gate has turned down."""
     gate = journal.stage(round_, ROUND_GATE)
-    return gate is None or bool(gate.output["kept"])
+    return leaves_kept(gate.output if gate else None)
 
 
 def made_in(journal: Journal, round_: int) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, get_args
 
 from prosetting.core.journal import Journal
 from prosetting.core.state_manager import EVAL_FILES, EVALUATION, GENERATOR_DRAFTS, GENERATOR_TRAINING, ROUND_GATE
 from prosetting.managers.binding import fork_lines
-from prosetting.managers.round_gate import was_kept
+from prosetting.managers.round_gate import leaves_kept, was_kept
 from prosetting.records import HeldoutScore, JudgeHealth, PoolReason, RoundSummary, Stage, Verdict
 
 LAST_STAGE = Stage.NEXT_ROUND_PREP.value
@@ -93,3 +94,10 @@ def run_summary(
         "teacher": asdict(journal.teacher_totals()),
         "errors": failures,
     }
+
+
+def trained_in_words(round_: Mapping[str, Any]) -> str:
+    """Whether a round of the summary trained, and whether what it trained was kept."""
+    if not round_["trained"]:
+        return "no"
+    return "yes" if leaves_kept(round_["gate"]) else "rolled back"
