@@ -28,7 +28,7 @@ from prosetting.errors import (
     ProSettingError,
     WorkspaceError,
 )
-from prosetting.managers.run_comparison import compare, content_of
+from prosetting.managers.run_content import content_of, differences_in
 from prosetting.managers.toy_loop import write_toy_inputs
 
 SESSION = str(Path(__file__).with_name("toy_session.py"))
@@ -135,7 +135,7 @@ def test_a_pause_changes_nothing_of_what_a_run_comes_to(tmp_path):
                 wait_for(workspace, Wish.PAUSE, 30)
                 ask_run(workspace, Wish.RESUME)
         assert run.wait(30) == EXIT_DONE
-    differences = list(compare(content_of(tmp_path / "whole" / "run"), content_of(tmp_path / "paused" / "run")))
+    differences = list(differences_in(content_of(tmp_path / "whole" / "run"), content_of(tmp_path / "paused" / "run")))
     assert [each for each in differences if "training_config" not in each] == []
 
 

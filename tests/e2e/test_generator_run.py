@@ -15,7 +15,7 @@ from whole_runs import OVERRIDES, SMALL, clean_env, read
 from prosetting.core.journal import Journal
 from prosetting.demo.prepare import prepare
 from prosetting.demo.recipe import GeneratorRecipe
-from prosetting.managers.run_comparison import compare, content_of
+from prosetting.managers.run_content import content_of, differences_in
 
 pytestmark = pytest.mark.slow
 GENERATOR = GeneratorRecipe(layers=2, steps=150, batch=32, examples=3_000)
@@ -66,7 +66,7 @@ def test_killed_in_its_turn_it_goes_on_to_the_same_end(
     assert again.returncode == 0, again.stderr[-4000:]
     with Journal(workspace / "prosetting.db", read_only=True) as journal:
         assert any(span.outcome == "killed" and span.name == when for span in journal.spans(2))
-    assert list(compare(content_of(finished), content_of(workspace))) == []
+    assert list(differences_in(content_of(finished), content_of(workspace))) == []
 
 
 def _stands_at(workspace: Path, round_: int, stage: str) -> bool:

@@ -16,7 +16,7 @@ from prosetting.cli.main import main
 from prosetting.core import crash_points
 from prosetting.core.journal import Journal
 from prosetting.errors import EXIT_DONE
-from prosetting.managers.run_comparison import compare
+from prosetting.managers.run_content import differences_in
 from prosetting.managers.selfcheck import (
     Baseline,
     Case,
@@ -156,7 +156,7 @@ def test_a_lost_row_and_a_lost_file_are_noticed():
     found = baseline()
     attempts = found.content["journal:trajectories"]
     tampered = {**found.content, "journal:trajectories": [*attempts, "one more"], "gone.json": b""}
-    differences = compare(tampered, found.content)
+    differences = differences_in(tampered, found.content)
     assert list(differences) == ["gone.json is missing", "journal:trajectories differs"]
 
 

@@ -9,7 +9,7 @@ import pytest
 from toy_runs import ROUNDS, baseline, messages, new_folder
 
 from prosetting.errors import EXIT_DONE, EXIT_USAGE
-from prosetting.managers.run_comparison import compare, content_of
+from prosetting.managers.run_content import content_of, differences_in
 from prosetting.managers.selfcheck import run_session
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -55,7 +55,7 @@ def test_every_file_comes_back_whole_and_the_damaged_ones_are_kept(finished):
         path = finished / name
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert session(finished) == EXIT_DONE, messages(finished)
-    assert list(compare(baseline().content, content_of(finished))) == []
+    assert list(differences_in(baseline().content, content_of(finished))) == []
     kept = {path.name.rpartition(".")[0] for path in (finished / "quarantine").iterdir()}
     assert kept == {name.replace("/", "__") for name in REBUILT}
     for name in REBUILT:
@@ -69,7 +69,7 @@ def test_a_changed_byte_within_a_parquet_file_is_noticed(finished):
     path.write_bytes(bytes(content))
     assert session(finished) == EXIT_DONE, messages(finished)
     assert f"{path} is damaged" in messages(finished)
-    assert list(compare(baseline().content, content_of(finished))) == []
+    assert list(differences_in(baseline().content, content_of(finished))) == []
 
 
 def test_files_that_are_gone_are_written_again(finished):
@@ -77,7 +77,7 @@ def test_files_that_are_gone_are_written_again(finished):
         (finished / name).unlink()
     shutil.rmtree(finished / "datasets")
     assert session(finished) == EXIT_DONE, messages(finished)
-    assert list(compare(baseline().content, content_of(finished))) == []
+    assert list(differences_in(baseline().content, content_of(finished))) == []
 
 
 @pytest.mark.parametrize("damage", ["overwritten", "emptied", "removed", "torn", "pages"])

@@ -11,7 +11,7 @@ from toy_runs import ROUNDS, baseline, messages, new_folder
 from prosetting.core.crash_points import CRASH_AT
 from prosetting.errors import EXIT_DONE, EXIT_WORKSPACE_IN_USE
 from prosetting.managers import toy_loop
-from prosetting.managers.run_comparison import compare, content_of
+from prosetting.managers.run_content import content_of, differences_in
 from prosetting.managers.selfcheck import run_session
 
 STARTS = 20
@@ -58,7 +58,7 @@ def test_of_many_simultaneous_starts_exactly_one_runs():
     assert len(set(refusals)) == 1
     assert len(refusals) == STARTS - 1
     assert all(f'"{name}": ' in refusals[0] for name in ("pid", "host", "since"))
-    assert list(compare(baseline().content, content_of(workspace))) == []
+    assert list(differences_in(baseline().content, content_of(workspace))) == []
 
 
 def test_the_lock_of_a_killed_run_is_taken_over():

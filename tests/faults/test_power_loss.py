@@ -14,7 +14,7 @@ from toy_runs import ROUNDS, baseline, messages, new_folder
 
 from prosetting.core import artifacts
 from prosetting.errors import EXIT_DONE
-from prosetting.managers.run_comparison import compare, content_of
+from prosetting.managers.run_content import content_of, differences_in
 from prosetting.managers.selfcheck import run_session
 
 DRAWS = [("none", 0), ("all", 0), ("drawn", 1), ("drawn", 1000)]
@@ -77,7 +77,7 @@ def lost_when_resumed(found: Recorded, number: int, state: dict[Path, bytes]) ->
     write_state(root(), state, found.journals[number], workspace)
     status = run_session(baseline().inputs, workspace, {}, rounds=ROUNDS)
     assert status == EXIT_DONE, f"after event {number}:\n{messages(workspace)}"
-    return list(compare(baseline().content, content_of(workspace)))
+    return list(differences_in(baseline().content, content_of(workspace)))
 
 
 def test_every_file_is_old_new_or_absent():

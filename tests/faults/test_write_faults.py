@@ -13,7 +13,7 @@ from toy_runs import JOBS, ROUNDS, baseline, messages, new_folder, read
 
 from prosetting.core.crash_points import FAIL_AT
 from prosetting.errors import EXIT_DONE, EXIT_PAUSED
-from prosetting.managers.run_comparison import compare, content_of
+from prosetting.managers.run_content import content_of, differences_in
 from prosetting.managers.selfcheck import Case, run_cases, run_session
 
 WRITES = ("artifact:", "folder:", "journal:before_commit:")
@@ -32,7 +32,7 @@ ORDERS = [
 FULL_DISK = """
 import os, subprocess, sys
 from pathlib import Path
-from prosetting.managers.run_comparison import compare, content_of
+from prosetting.managers.run_content import content_of, differences_in
 from prosetting.managers.selfcheck import run_session, uninterrupted
 folder, disk = Path(sys.argv[1]), Path(sys.argv[1], "disk")
 disk.mkdir()
@@ -42,7 +42,7 @@ print(run_session(expected.inputs, disk / "run", {}, rounds=2))
 print((disk / "run.log").read_text()[-4000:])
 subprocess.run(["mount", "-o", "remount,size=64m", "none", disk], check=True)
 status = run_session(expected.inputs, disk / "run", {}, rounds=2)
-print(status, list(compare(expected.content, content_of(disk / "run"))))
+print(status, list(differences_in(expected.content, content_of(disk / "run"))))
 """
 
 
@@ -51,7 +51,7 @@ def session(workspace: Path, environ: dict[str, str], **more) -> int:
 
 
 def differences(workspace: Path) -> list[str]:
-    return list(compare(baseline().content, content_of(workspace)))
+    return list(differences_in(baseline().content, content_of(workspace)))
 
 
 @pytest.mark.parametrize("order", ORDERS)

@@ -1,7 +1,7 @@
 """The crash certificate: a toy run is killed at every named point, resumed, and compared with one left in peace.
 
 Each run is a process of its own, forked from this one so that nothing needs to be loaded again, and each kill is a
-real SIGKILL on the disk that is asked about. What must be equal in the end is `run_comparison`'s; the teacher's own
+real SIGKILL on the disk that is asked about. What must be equal in the end is `run_content`'s; the teacher's own
 count tells what was bought twice.
 """
 
@@ -28,7 +28,7 @@ from prosetting.config import Settings
 from prosetting.core import crash_points
 from prosetting.core.children import log_tail
 from prosetting.errors import ProSettingError
-from prosetting.managers.run_comparison import compare, content_of
+from prosetting.managers.run_content import content_of, differences_in
 from prosetting.managers.toy_loop import WORKERS, run_toy, toy_settings, write_toy_inputs
 
 SESSION_DEADLINE_S = 120.0
@@ -183,7 +183,7 @@ def run_case(baseline: Baseline, case: Case, folder: Path) -> Result:
     if status:
         differences = [f"it ended with {status} when resumed, see {workspace}.log"]
     else:
-        differences = list(compare(baseline.content, content_of(workspace)))
+        differences = list(differences_in(baseline.content, content_of(workspace)))
         differences += _bought_twice(log, len(case.orders))
     killed_at = [detail for name, detail in _reached(log) if name == crash_points.KILLED]
     if not differences:

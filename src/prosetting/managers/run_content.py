@@ -54,7 +54,7 @@ def _rows(db: sqlite3.Connection, table: str, workspace: Path) -> list[str]:
     return sorted(row.replace(str(workspace), "WORKSPACE") for row in rows)
 
 
-def compare(expected: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
+def differences_in(expected: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
     """What differs, by name."""
     for name in sorted(expected.keys() | found.keys()):
         if name not in found:
