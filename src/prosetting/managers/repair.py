@@ -15,13 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prosetting.core.artifacts import write_json
-from prosetting.core.journal import Journal
 from prosetting.core.state_manager import CONCLUSION, GENERATOR_TRAINING
 from prosetting.core.workspace import Workspace
 from prosetting.datasets.data_saver import PAIR_FILES
 from prosetting.errors import WorkspaceError
-from prosetting.managers.round_controller import RoundController
+from prosetting.managers.conclusion import conclude, records_checkpoint
+from prosetting.managers.preference_data import convert, convert_for_verl
 from prosetting.managers.round_files import RoundFiles
+from prosetting.managers.run_so_far import RunSoFar
 from prosetting.records import Stage
 
 WHOLLY_READ_BYTES = 2**20
@@ -88,14 +89,14 @@ def _files(workspace: Workspace) -> Iterator[Path]:
         yield from sorted(workspace.root.glob(pattern))
 
 
-def write_missing(workspace: Workspace, journal: Journal, controller: RoundController) -> list[Path]:
+def write_missing(run: RunSoFar) -> list[Path]:
     """Write every file again that the stages done so far have written and that is not there; which these were."""
     missing: list[Path] = []
-    for round_ in range(journal.rounds_begun() + 1):
-        done = journal.stages_done(round_)
-        if done and _stages_told(workspace.progress(round_)) != set(done):
-            controller.state.write_progress(round_)
-        writers = _writers(round_, set(done), workspace, journal, controller)
+    for round_ in range(run.journal.rounds_begun() + 1):
+        done = run.journal.stages_done(round_)
+        if done and _stages_told(run.workspace.progress(round_)) != set(done):
+            run.state.write_progress(round_)
+        writers = _writers(run, round_, set(done))
         lost = [path for path in writers if not path.exists()]
         for write in dict.fromkeys(writers[path] for path in lost):
             write()
@@ -107,25 +108,20 @@ def _stages_told(progress: Path) -> set[str]:
     return set(json.loads(progress.read_bytes())["stages"]) if progress.exists() else set()
 
 
-def _writers(
-    round_: int,
-    done: set[str],
-    workspace: Workspace,
-    journal: Journal,
-    controller: RoundController,
-) -> dict[Path, Callable[[], Any]]:
+def _writers(run: RunSoFar, round_: int, done: set[str]) -> dict[Path, Callable[[], Any]]:
     """Each file that the finished stages of a round have written, and what writes it."""
 
+    workspace, journal = run.workspace, run.journal
     files = RoundFiles(workspace, journal)
 
-    def convert() -> None:
+    def data_of_training() -> None:
         if name:
-            controller.convert_for_verl(round_, journal, name)
+            convert_for_verl(workspace, journal, round_, run.settings, name)
         else:
-            controller.convert(round_, journal)
+            convert(workspace, journal, round_, run.settings)
 
-    def conclude() -> None:
-        controller.conclude(round_)
+    def conclusion() -> None:
+        conclude(run, round_)
 
     def training_result() -> None:
         tell(Stage.TRL_TRAINING, workspace.training_result(round_))
@@ -150,8 +146,8 @@ def _writers(
         },
         Stage.DATA_GRADING: {data(round_, "rewards"): lambda: files.rewards(round_)},
         Stage.DPO_CONVERSION: {
-            **dict.fromkeys(training_files if name else pair_files, convert),
-            data(round_, "solver_training"): convert,
+            **dict.fromkeys(training_files if name else pair_files, data_of_training),
+            data(round_, "solver_training"): data_of_training,
         },
         Stage.TRL_TRAINING: {workspace.training_result(round_): training_result},
         GENERATOR_TRAINING: {workspace.generator_result(round_): generator_result},
@@ -159,8 +155,8 @@ def _writers(
             data(round_, "enhanced_questions"): lambda: files.enhanced_questions(round_),
             data(round_, "generator_training"): lambda: files.generator_training(round_),
         },
-        CONCLUSION: {data(round_, "results"): conclude},
+        CONCLUSION: {data(round_, "results"): conclusion},
     }
-    if controller.records_checkpoint(round_):
-        by_stage[CONCLUSION][workspace.checkpoint_record(round_)] = conclude
+    if records_checkpoint(run.settings, round_):
+        by_stage[CONCLUSION][workspace.checkpoint_record(round_)] = conclusion
     return {path: write for stage in sorted(done) for path, write in by_stage.get(stage, {}).items()}

@@ -27,6 +27,7 @@ from prosetting.core.group_commit import GroupCommit
 from prosetting.core.journal import Journal
 from prosetting.core.live_lines import can_be_live, live_handler
 from prosetting.core.orphans import none_left_behind, pids_of_run
+from prosetting.core.state_manager import StateManager
 from prosetting.core.storage import pause_for, writes_pause
 from prosetting.core.workspace import Workspace, WorkspaceLock
 from prosetting.errors import (
@@ -50,6 +51,7 @@ from prosetting.managers.report import write_report
 from prosetting.managers.resources import ResourceSampler
 from prosetting.managers.round_controller import Engines, RoundController
 from prosetting.managers.round_gate import check_round_gate, what_it_cannot_do
+from prosetting.managers.run_so_far import RunSoFar
 from prosetting.managers.run_summary import run_summary
 from prosetting.managers.status_view import status_text
 from prosetting.managers.strategies import check_strategies
@@ -154,22 +156,21 @@ def start_run(
             runner.get_loop(),
         )
         gate: Gate = AskingGate(control) if mode == "semi" else AutomaticGate(settings)
-        controller = RoundController(
-            settings, workspace, journal, engines, runner, gate, files, lambda: _after_round(session)
-        )
-        write_missing(workspace, journal, controller)
+        run = RunSoFar(settings, workspace, journal, StateManager(workspace, journal, settings.total_rounds))
+        controller = RoundController(run, engines, runner, gate, files, lambda: _after_round(session))
+        write_missing(run)
         _greet(settings, notices, workspace, files, journal)
         if mode == "semi":
             print("========== Semi-Automated Training System Initialization ==========\n✅ Initialization Complete")
             print(status_text(journal, workspace, settings.total_rounds), flush=True)
-        return _run_and_report(session, controller)
+        return _run_and_report(session, run.state, controller)
 
 
-def _run_and_report(session: _Session, controller: RoundController) -> int:
+def _run_and_report(session: _Session, state: StateManager, controller: RoundController) -> int:
     """Run the rounds; whatever ends them, leave a true state, summary and report."""
 
     def conclude(final_status: str, error: str = "") -> None:
-        controller.state.write_state(final_status, error)
+        state.write_state(final_status, error)
         summary = session.write_summary(final_status, error)
         write_metrics(session.workspace, session.journal)
         write_report(session.workspace, session.journal, summary)
