@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from prosetting.core import journal as journal_module
+from prosetting.core import journal_file
 from prosetting.core.journal import Journal
 from prosetting.core.journal_rows import TeacherCall, TeacherTotals
 from prosetting.errors import WorkspaceError
@@ -140,7 +140,7 @@ def test_a_round_is_read_question_by_question_whatever_the_pages(journal, monkey
     journal.add_trajectories("train", [stray])
     journal.add_grades("train", [Grade(1, stray.question_id, 0, Verdict.CORRECT, "rules")])
     for page in (1, 2, 7, 23, 500):
-        monkeypatch.setattr(journal_module, "PAGE", page)
+        monkeypatch.setattr(journal_file, "PAGE", page)
         found = {
             entry.question.question_id: [(t.attempt, grade.verdict) for t, grade in attempts]
             for entry, attempts in journal.pool_with_attempts(1)
@@ -153,7 +153,7 @@ def test_a_round_is_read_question_by_question_whatever_the_pages(journal, monkey
 
 
 def test_a_round_can_be_written_while_it_is_read(journal, monkeypatch):
-    monkeypatch.setattr(journal_module, "PAGE", 2)
+    monkeypatch.setattr(journal_file, "PAGE", 2)
     play(journal, questions=9, attempts=4)
     seen = []
     for trajectory in journal.trajectories("train", 1):

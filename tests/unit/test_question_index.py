@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from prosetting.core import journal as journal_module
+from prosetting.core import journal_questions
 from prosetting.core.journal import Journal
 from prosetting.core.text import NEAR_DUPLICATE, likeness
 from prosetting.records import PoolEntry, Question, QuestionId, question_id_of
@@ -97,7 +97,7 @@ def index_of(journal: Journal) -> list[list[tuple[object, ...]]]:
 
 
 def test_an_index_made_round_by_round_is_that_of_a_fresh_build(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(journal_module, "INDEXED_AT_ONCE", 2)
+    monkeypatch.setattr(journal_questions, "INDEXED_AT_ONCE", 2)
     pools = [["a b c d", "e f g h", "i j k l"], ["a b c d", "m n o p"], ["m n o p", "q r s t", "e f g h"]]
     with Journal(tmp_path / "slow.db") as slow, Journal(tmp_path / "fresh.db") as fresh:
         for number, texts in enumerate(pools, start=1):
@@ -111,7 +111,7 @@ def test_an_index_made_round_by_round_is_that_of_a_fresh_build(tmp_path: Path, m
 
 
 def test_building_goes_on_where_it_was_broken_off(journal: Journal, monkeypatch) -> None:
-    monkeypatch.setattr(journal_module, "INDEXED_AT_ONCE", 1)
+    monkeypatch.setattr(journal_questions, "INDEXED_AT_ONCE", 1)
     journal.set_pool(1, entries("a b c d", "e f g h"))
     add, calls = journal.question_index.add, []
 

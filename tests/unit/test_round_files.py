@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from prosetting.core import journal as journal_module
+from prosetting.core import journal_file
 from prosetting.core.artifacts import read_json
 from prosetting.core.journal import Journal
 from prosetting.core.workspace import Workspace
@@ -61,7 +61,7 @@ class Round:
 
 @pytest.fixture(params=[1, 3, 500])
 def played(tmp_path, monkeypatch, request):
-    monkeypatch.setattr(journal_module, "PAGE", request.param)
+    monkeypatch.setattr(journal_file, "PAGE", request.param)
     found = Round(tmp_path)
     yield found
     found.journal.close()

@@ -122,7 +122,7 @@ def _imports() -> Check:
 
 
 def _sqlite() -> Check:
-    from prosetting.core.journal import journal_mode
+    from prosetting.core.journal_file import journal_mode
 
     return Check("SQLite", "good", f"{sqlite3.sqlite_version}, journal mode {journal_mode()}")
 

@@ -5,16 +5,13 @@ Each read costs what it shows and not what the journal holds: a run that commits
 
 from __future__ import annotations
 
-import sqlite3
-
+from prosetting.core.journal_file import JournalFile
 from prosetting.core.journal_rows import PlayedQuestion, Zone
 from prosetting.records import PoolReason, QuestionId
 
 
-class PageReads:
-    """What `Journal` is besides; not made by itself."""
-
-    _db: sqlite3.Connection
+class PageReads(JournalFile):
+    """Part of `Journal`; not made by itself."""
 
     def has_pool(self, round_: int) -> bool:
         return self._db.execute("SELECT 1 FROM pools WHERE round = ? LIMIT 1", (round_,)).fetchone() is not None

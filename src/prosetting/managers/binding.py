@@ -13,7 +13,8 @@ from typing import Any
 
 from prosetting.config import Settings, env_name
 from prosetting.core.artifacts import SCHEMA_VERSION, digest
-from prosetting.core.journal import Journal, refuse_other_version
+from prosetting.core.journal import Journal
+from prosetting.core.journal_file import refuse_other_version
 from prosetting.core.state_manager import CONCLUSION, differences, two_ways_out
 from prosetting.core.workspace import Workspace
 from prosetting.errors import WorkspaceError

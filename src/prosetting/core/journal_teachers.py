@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 
+from prosetting.core.journal_file import JournalFile
 from prosetting.core.journal_rows import (
     CallFigures,
     JudgeCheckKind,
@@ -19,10 +19,8 @@ from prosetting.records import Verdict
 _COUNTED = ("calls", "attempts", "failed", "prompt_tokens", "completion_tokens")
 
 
-class TeacherBooks:
-    """What `Journal` is besides; not made by itself."""
-
-    _db: sqlite3.Connection
+class TeacherBooks(JournalFile):
+    """Part of `Journal`; not made by itself."""
 
     # Teacher calls: a reply that is here is never bought again (the teacher client's CallLedger)
 
