@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from prosetting.collectors.solver import Sample, SampleRequest, SamplingParams
+from prosetting.collectors.solver import Sample, SampleRequest, SamplingParams, Solver
 from prosetting.config import Settings
 from prosetting.managers import run
 from prosetting.managers.toy_loop import ScriptedTrainer, write_toy_inputs
@@ -58,7 +58,7 @@ def total(text: str) -> int:
     return sum(map(int, re.findall("[0-9]+", text)))
 
 
-class _Solver:
+class _Solver(Solver):
     """Right in half of its attempts."""
 
     def sample(self, requests: Iterable[SampleRequest], params: SamplingParams) -> Iterator[Sample]:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from prosetting.collectors.solver import Sample, SampleRequest, SamplingParams
+from prosetting.collectors.solver import Sample, SampleRequest, SamplingParams, Solver
 from prosetting.config import Settings
 from prosetting.core.artifacts import write_json
 from prosetting.core.journal import Journal
@@ -66,7 +66,7 @@ class Reached(RunStopped):
         self.at = time.perf_counter()
 
 
-class _Solver:
+class _Solver(Solver):
     def sample(self, requests: Iterable[SampleRequest], params: SamplingParams) -> Iterator[Sample]:
         raise Reached
 

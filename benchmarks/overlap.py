@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from prosetting.collectors.solver import Sample, SampleRequest, SamplingParams
+from prosetting.collectors.solver import Sample, SampleRequest, SamplingParams, Solver
 from prosetting.config import Settings
 from prosetting.managers import run
 from prosetting.managers.toy_loop import ScriptedTrainer, write_toy_inputs
@@ -58,7 +58,7 @@ class Busy:
         self.seconds[who] += time.perf_counter() - started  # type: ignore[assignment]
 
 
-class _Solver:
+class _Solver(Solver):
     def __init__(self, busy: Busy) -> None:
         self._busy = busy
 

@@ -91,6 +91,42 @@ def test_closing_from_another_thread_ends_a_call_with_a_solver_error(folder: Pat
     closing.join()
 
 
+def test_the_process_takes_another_checkpoint_or_none(folder: Path, tmp_path: Path) -> None:
+    other = build_tiny_model(tmp_path / "other", seed=1)
+    asked = [(PROMPT, seed) for seed in range(8)]
+    with LocalSolver(str(other), gpu_ids=(), log_file=tmp_path / "log") as fresh:
+        expected = draw(fresh, asked)
+    with LocalSolver(str(folder), gpu_ids=(), log_file=tmp_path / "log") as solver:
+        first, process = draw(solver, asked), solver._child.pid
+        assert first != expected
+        left = solver.sample([SampleRequest(QuestionId("left"), n, PROMPT, n) for n in range(200)], PARAMS)
+        next(left)
+        left.close()
+        assert solver.load(None)
+        assert solver.load(str(other))
+        assert draw(solver, asked) == expected
+        assert solver.load(str(folder))
+        assert draw(solver, asked) == first
+        assert solver._child.pid == process
+
+
+def test_a_process_that_is_gone_takes_no_other_checkpoint(folder: Path, tmp_path: Path) -> None:
+    with LocalSolver(str(folder), gpu_ids=(), log_file=tmp_path / "log") as solver:
+        draw(solver, [(PROMPT, 1)])
+        os.kill(solver._child.pid, signal.SIGKILL)
+        solver._child.wait()
+        assert not solver.load(str(folder))
+
+
+def test_a_checkpoint_that_the_process_cannot_load_is_told(folder: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    with LocalSolver(str(folder), gpu_ids=(), log_file=tmp_path / "log") as solver:
+        assert solver.load(str(broken))
+        with pytest.raises(SolverError, match="cannot be loaded"):
+            draw(solver, [(PROMPT, 1)])
+
+
 def test_different_seeds_draw_different_attempts(solver: LocalSolver) -> None:
     drawn = draw(solver, [(PROMPT, seed) for seed in range(8)])
     assert len({sample.response for sample in drawn}) == 8

@@ -274,6 +274,8 @@ def test_processes_that_were_started_ahead_do_the_training(base: Path, forks: Zy
     trainer.get_ready(job)
     waiting = started_here() - before
     assert len(waiting) == 1
+    trainer.get_ready(job)
+    assert started_here() - before == waiting
     result = trainer.train(job)
     assert at_work == waiting
     assert started_here() == before

@@ -1,4 +1,5 @@
-"""The Solver on this machine: transformers in a child process, so that its memory is free when it ends.
+"""The Solver on this machine: transformers in a child process, so that its memory is free when it ends. On the CPU the
+process stays from round to round: loading its libraries takes longer than the weights of a small model.
 
 Parent and child speak JSON lines, which sampler_protocol.py describes.
 """
@@ -68,15 +69,31 @@ class LocalSolver:
         if trust_remote_code:
             command.append("--trust-remote-code")
         self._batch_size = batch_size
+        # On a GPU what the process itself holds is free only when it ends.
+        self._takes_others = not gpu_ids and tuple(worker) == (WORKER,) and folder.is_dir()
         self._keys = itertools.count()
         self._child = children.start_child(command, log_file=log_file, extra_env=env, pipes=True)
 
     @functools.cached_property
     def facts(self) -> ModelFacts:
         """What was loaded, once it is. Raises SolverError when the checkpoint cannot be loaded."""
-        while "note" in (reply := self._receive()):
-            pass
+        while "model_type" not in (reply := self._receive()):
+            pass  # notes, and rows of a call that was left early
         return ModelFacts(**reply)
+
+    def load(self, model: str | None) -> bool:
+        """Only a folder, on the CPU, in a process that lives and began with a folder (it asks no hub)."""
+        if not self._takes_others or self._child.poll() is not None:
+            return False
+        if model is not None and not Path(model).expanduser().is_dir():
+            return False
+        self.model_path = str(Path(model).expanduser().absolute()) if model else ""
+        self.__dict__.pop("facts", None)
+        try:
+            self._send([{"model": self.model_path or None}])
+        except SolverError:
+            return False
+        return True
 
     def sample(self, requests: Iterable[SampleRequest], params: SamplingParams) -> Iterator[Sample]:
         """Draw attempts, each yielded as it is finished. Raises SolverError when the checkpoint cannot be loaded or the

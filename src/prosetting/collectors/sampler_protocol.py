@@ -1,7 +1,8 @@
 """The sampling child's side of its protocol with the run: JSON lines. No torch needed.
 
-In: `{"params": …}` begins a call and breaks off the one before it, then one line a request. Out: what was loaded, then
-`{"rows": […]}` whenever attempts have ended, or `{"note": …}` for the user. A line with `error` is the last word.
+In: `{"params": …}` begins a call and breaks off the one before it, then one line a request; `{"model": …}` loads
+another checkpoint, or with null none. Out: what was loaded, each time, then `{"rows": […]}` whenever attempts have
+ended, or `{"note": …}` for the user. A line with `error` is the last word.
 """
 
 from __future__ import annotations

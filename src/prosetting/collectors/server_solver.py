@@ -20,7 +20,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 
 from prosetting.collectors.server_fleet import Fleet, Load, ServerLost, Servers
 from prosetting.collectors.server_requests import Choice, read_choices, request_body
-from prosetting.collectors.solver import Sample, SampleRequest, SamplingParams
+from prosetting.collectors.solver import Sample, SampleRequest, SamplingParams, Solver
 from prosetting.errors import SolverError, TeacherReplyError, TeacherUnavailable
 from prosetting.teachers.endpoint import Endpoint
 from prosetting.teachers.http_failures import PassingFailure, RequestRefused
@@ -32,7 +32,7 @@ MAX_WAIT_S = 60.0  # between tries, Retry-After included
 _log = logging.getLogger("prosetting")
 
 
-class ServerSolver:
+class ServerSolver(Solver):
     """Implements `Solver` on the servers that `servers` tells of."""
 
     def __init__(self, servers: Servers, *, timeout_s: float = TIMEOUT_S, retry_delay_s: float = RETRY_DELAY_S) -> None:

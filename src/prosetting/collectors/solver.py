@@ -55,6 +55,11 @@ class Solver(Protocol):
         """
         ...
 
+    def load(self, model: str | None) -> bool:
+        """Hold this checkpoint (a folder or a hub name) from now on, or none and its memory free, in the process that
+        is there already. False where that takes a new engine: this one is to be closed. Nothing may be in flight."""
+        return False
+
     def close(self) -> None:
         """End the engine and give its memory back. Safe to call twice, and from another thread: `sample` then raises
         SolverError."""

@@ -7,6 +7,7 @@ On a GPU the checkpoint's own dtype is kept, on the CPU it is float32.
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 import traceback
@@ -95,13 +96,16 @@ def end_token_ids(of_config: int | list[int] | None, of_tokenizer: int | None) -
     return list(dict.fromkeys(ids))
 
 
-def serve(sampler: Sampler, requests: Requests, tell: Callable[[dict[str, Any]], None]) -> None:
-    """Tell the rows of what is requested until no more can come, which raises EOFError."""
+def serve(sampler: Sampler, requests: Requests, tell: Callable[[dict[str, Any]], None]) -> str | None:
+    """Tell the rows of what is requested until another checkpoint is asked for, which is returned, None for none, or
+    until no more can come, which raises EOFError."""
     decoder = sampler.decoder
     warp, max_new_tokens = Warp(1.0, 1.0), 0
     while True:
         ended: list[tuple[Row, list[int]]] = []
         for message in requests.here(wait=not decoder.busy):
+            if "model" in message:
+                return message["model"]
             if params := message.get("params"):
                 decoder.clear()
                 ended.clear()
@@ -117,9 +121,18 @@ def serve(sampler: Sampler, requests: Requests, tell: Callable[[dict[str, Any]],
             tell({"rows": [sampler.answer(row, token_ids) for row, token_ids in ended]})
 
 
+def next_model(requests: Requests) -> str:
+    """The next checkpoint that is asked for."""
+    while True:
+        for message in requests.here(wait=True):
+            if message.get("model"):
+                return str(message["model"])
+
+
 def main() -> int:
     """Serve until stdin closes. 0: asked to end; 1: lost while sampling; 2: the checkpoint cannot be loaded."""
     children.end_with_the_run()
+    gc.freeze()  # libraries are no garbage: what looks for some need not walk through them
     say = keep_stdout_for_protocol()
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", required=True)
@@ -128,15 +141,20 @@ def main() -> int:
     arguments = parser.parse_args()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    requests, model = Requests.of(sys.stdin), arguments.model
     try:
-        sampler = Sampler(arguments.model, arguments.slots, trust_remote_code=arguments.trust_remote_code)
-    except Exception as error:
-        traceback.print_exc()
-        say({"error": f"it cannot be loaded ({in_a_line(error)})"})
-        return 2
-    say(sampler.facts())
-    try:
-        serve(sampler, Requests.of(sys.stdin), say)
+        while True:
+            try:
+                sampler = Sampler(model, arguments.slots, trust_remote_code=arguments.trust_remote_code)
+            except Exception as error:
+                traceback.print_exc()
+                say({"error": f"it cannot be loaded ({in_a_line(error)})"})
+                return 2
+            say(sampler.facts())
+            model = serve(sampler, requests, say)
+            del sampler
+            gc.collect()  # a model refers to itself
+            model = model or next_model(requests)
     except EOFError:
         return 0
     except Exception as error:

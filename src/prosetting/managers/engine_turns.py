@@ -18,24 +18,26 @@ class EngineTurns:
     def __init__(self, open_solver: Callable[[str], Solver], gpus: GpuManager) -> None:
         self._open_solver = open_solver
         self._gpus = gpus
-        self._solver: tuple[str, Solver] | None = None
+        self._solver: Solver | None = None
+        self._held: str | None = None
 
     def solver_of(self, model: str) -> Solver:
-        """The open solver if it holds this model, else a new one."""
-        if self._solver is None or self._solver[0] != model:
+        """The open solver, with this model loaded if it can take another; else a new one."""
+        if self._solver is None or not (self._held == model or self._solver.load(model)):
             self.close_solver()
             self._gpus.begin("sampling")
-            self._solver = (model, self._open_solver(model))
-        return self._solver[1]
+            self._solver = self._open_solver(model)
+        self._held = model
+        return self._solver
 
     def close_solver(self) -> None:
-        """End the Solver and free its memory: before training on its GPUs, after a failure, at the end."""
+        """End the Solver: after a failure, at the end."""
         if self._solver is not None:
-            self._solver[1].close()
-            self._solver = None
+            self._solver.close()
+            self._solver = self._held = None
 
     async def run_trainer(self, job: TrainingJob, trainer: Trainer) -> TrainingResult:
-        """A training to its end, through pauses. The Solver is closed by then."""
+        """A training to its end, through pauses. The Solver holds no weights by then."""
         result = None
         while result is None:
             async with pausing.work():
@@ -49,6 +51,9 @@ class EngineTurns:
         return result
 
     def _end_sampling(self) -> None:
-        """End the Solver and see that its GPUs are free again."""
-        self.close_solver()
+        """Free the Solver's memory, which on a GPU takes its end, and see that its GPUs are free again."""
+        if self._solver is not None and self._solver.load(None):
+            self._held = None
+        else:
+            self.close_solver()
         self._gpus.wait_given_back("sampling")

@@ -101,8 +101,13 @@ class ScriptedSolver:
     """Answers the stories of `teachers.arithmetic`, right as often as its checkpoint is trained. No weights."""
 
     def __init__(self, model: str) -> None:
-        config = json.loads(Path(model, "config.json").read_text(encoding="utf-8"))
-        self._chance = CHANCE_AT_FIRST + CHANCE_A_TRAINING * config["trainings"]
+        self.load(model)
+
+    def load(self, model: str | None) -> bool:
+        if model is not None:
+            config = json.loads(Path(model, "config.json").read_text(encoding="utf-8"))
+            self._chance = CHANCE_AT_FIRST + CHANCE_A_TRAINING * config["trainings"]
+        return True
 
     def sample(self, requests: Iterable[SampleRequest], params: SamplingParams) -> Iterator[Sample]:
         for request in requests:

@@ -79,13 +79,16 @@ class TrlTrainer:
         self._on_progress = on_progress or (lambda step, total, loss: None)
         self._stop_grace_s = stop_grace_s
         self._waiting: subprocess.Popen[str] | None = None
+        self._waits_for: Path | None = None
 
     def get_ready(self, job: TrainingJob) -> None:
         """Start the launcher and its workers, which load their libraries and wait for the job file: torch, trl and
-        accelerate take seconds to import, and meanwhile attempts are drawn."""
+        accelerate take seconds to import, and meanwhile attempts are drawn. What waits for this job already goes on."""
+        if self._waiting is not None and self._waiting.poll() is None and self._waits_for == job.output_dir:
+            return
         self.close()
         job_file_of(job).unlink(missing_ok=True)
-        self._waiting = self._start(job)
+        self._waiting, self._waits_for = self._start(job), job.output_dir
 
     def close(self) -> None:
         if self._waiting is not None:

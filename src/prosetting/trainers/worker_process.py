@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -56,6 +57,7 @@ def main(train: Train) -> int:
     Launchers turn all of these into 1, so the progress file gets a line of what it was.
     """
     children.end_with_the_run()
+    gc.freeze()  # libraries are no garbage: trl and accelerate look for some at every training
     launcher = os.getppid()
     parser = argparse.ArgumentParser()
     parser.add_argument("--job", required=True, type=Path)
