@@ -12,7 +12,8 @@
             ended five rounds, for the time that the loop takes to the score that it ends at
 
 Time is what a training takes from its command to its weights, start-up included, all its processes. `--measure cpu`
-counts their CPU seconds, which other work on the machine hardly moves; `wall` is for a machine that does nothing else.
+counts their CPU seconds, which other work on the machine hardly moves. `wall` is for a machine that does nothing else:
+all ask one teacher of its own that answers LATENCY_S late, with WORKERS calls in flight.
 Scores are those of `prosetting eval`: 8 sampled attempts at each of 256 held-out questions; they count as no time.
 
 What is measured stands in a results file, one line an arm and seed, and is not measured again. The last line of the
@@ -22,6 +23,7 @@ output is one JSON object. `--set grpo:learning_rate=2e-3` tries another setting
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -34,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from five_seeds_table import tell
+from served_teacher import WORKERS, served_teacher
 from timed_training import Enough, Weights, environment, watch
 
 from prosetting.demo.prepare import prepare
@@ -41,6 +44,8 @@ from prosetting.demo.recipe import RUN_SETTINGS
 
 HERE = Path(__file__).resolve().parent
 REPORTED_SEEDS = (31, 32, 33, 34, 35)
+LATENCY_S = 0.05
+"""Of `benchmarks/whole_round.py` too."""
 ROUNDS = int(RUN_SETTINGS["TOTAL_ROUNDS"])
 # Each with the settings that did best on the tuning seeds 1, 2, 3; docs/experiments.md has what was tried.
 ARMS: dict[str, dict[str, str]] = {
@@ -55,8 +60,8 @@ Line = dict[str, Any]
 """A line of the results file."""
 
 
-def command_of(arm: str, settings: dict[str, str], seed: int, inputs: Path, out: Path) -> list[str]:
-    """What makes an arm's weights in OUT/checkpoints."""
+def command_of(arm: str, settings: dict[str, str], seed: int, inputs: Path, out: Path, teacher: str) -> list[str]:
+    """What makes an arm's weights in OUT/checkpoints; without a teacher's address it has one of its own."""
     if arm in ("grpo", "stock"):
         program = HERE / {"grpo": "grpo_arm.py", "stock": "stock_arm.py"}[arm]
         given = {
@@ -64,11 +69,14 @@ def command_of(arm: str, settings: dict[str, str], seed: int, inputs: Path, out:
             "questions": inputs / "questions.json",
             "out": out,
             "seed": seed,
+            **({"teacher": teacher} if arm == "stock" and teacher else {}),
             **settings,
         }
         return [sys.executable, str(program), *(f"--{key.replace('_', '-')}={value}" for key, value in given.items())]
     # Held out, so that no question of it is written; scored afterwards and not by the run. Stopped, not ended.
     changed = {"VALIDATION_DATA_FILE": "", "EVAL_FILES": str(inputs / "heldout.jsonl"), "TOTAL_ROUNDS": "99"}
+    if teacher:
+        changed |= {"TEACHER_BASE_URL": teacher, "TEACHER_CONCURRENT_WORKERS": str(WORKERS)}
     env_file = prepare(inputs, seed, workspace=out, say=lambda _: None)
     file = out / "settings.env"
     lines = [
@@ -95,14 +103,17 @@ def play(arm: str, settings: dict[str, str], seed: int, budget: float | None, gi
     out.mkdir(parents=True)
     made = [Weights(inputs / "solver", 0, 0.0, 0.0)]
     if arm != "base":
-        command = command_of(arm, settings, seed, inputs, out)
-        made += watch(command, environment(), out, out.with_suffix(".log"), enough_for(arm, budget, given.measure))
+        with contextlib.ExitStack() as stack:
+            teacher = stack.enter_context(served_teacher(LATENCY_S)) if given.measure == "wall" else ""
+            command = command_of(arm, settings, seed, inputs, out, teacher)
+            made += watch(command, environment(), out, out.with_suffix(".log"), enough_for(arm, budget, given.measure))
     of_budget = [weights for weights in made if budget is None or weights.seconds(given.measure) <= budget]
     scored = {"loop": made[1:], "stock": made[-1:]}.get(arm, [])
     return {
         "seed": seed,
         "arm": arm,
         "measure": given.measure,
+        **({"teacher_latency_s": LATENCY_S} if given.measure == "wall" else {}),
         "settings": settings,
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
         "at_budget": of_budget[-1].number,

@@ -9,15 +9,13 @@ writes. Weights go to OUT/checkpoints/merged_solver_rN.
 from __future__ import annotations
 
 import argparse
-import json
 import random
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
 
 import datasets
+from served_teacher import WORKERS, served_teacher
 from transformers import set_seed
 
 from prosetting.collectors.data_normalizer import load_questions
@@ -28,21 +26,9 @@ from prosetting.records import Question, QuestionId, Verdict, question_id_of
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 from stock_round import Graded, Policy, Teacher, enhance, grade, pairs, train
 
-WORKERS = 32
 PROMPTS_A_BATCH = int(RUN_SETTINGS["SOLVER_BATCH_SIZE"]) // int(RUN_SETTINGS["ATTEMPTS_PER_QUESTION"])
 NEW_QUESTIONS = int(RUN_SETTINGS["NEW_QUESTIONS_PER_ROUND"])
 Questions = dict[QuestionId, Question]
-
-
-@contextmanager
-def embedded_teacher() -> Iterator[str]:
-    command = [sys.executable, "-m", "prosetting.teachers.embedded_teacher"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None
-        try:
-            yield f"http://127.0.0.1:{json.loads(child.stdout.readline())['port']}/v1"
-        finally:
-            child.terminate()
 
 
 def at_most(rows: datasets.Dataset, most: int | None, rng: random.Random) -> datasets.Dataset:
@@ -84,6 +70,7 @@ def main() -> None:
     parser.add_argument("--questions", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--teacher", help="its base URL; unless given, one of its own is started")
     parser.add_argument("--first-training-round", type=int, default=int(RUN_SETTINGS["FIRST_TRAINING_ROUND"]))
     parser.add_argument("--max-pairs", type=int, default=None, help="of a question; all unless given")
     parser.add_argument("--pairs-an-update", type=int, default=16)
@@ -94,7 +81,7 @@ def main() -> None:
     policy = Policy(given.model)
     questions: Questions = {question.question_id: question for question in load_questions(given.questions)}
     gathered: dict[str, list[datasets.Dataset]] = {"train": [], "validation": []}
-    with embedded_teacher() as base_url:
+    with nullcontext(given.teacher) if given.teacher else served_teacher() as base_url:
         for round_ in range(1, 1000):
             graded = grade(
                 questions, policy.sample(list(questions.values()), PROMPTS_A_BATCH), Teacher(base_url, WORKERS)

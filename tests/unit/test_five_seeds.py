@@ -33,7 +33,7 @@ time.sleep(600)
 def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.syspath_prepend(EXPERIMENTS)
     yield importlib.import_module
-    for name in ("five_seeds", "five_seeds_table", "timed_training"):
+    for name in ("five_seeds", "five_seeds_table", "served_teacher", "timed_training"):
         sys.modules.pop(name, None)
 
 
