@@ -204,7 +204,7 @@ def _workspace(settings: Settings) -> Iterator[Check]:
 def _model(settings: Settings) -> Check:
     from prosetting.collectors.local_solver import check_model_folder
     from prosetting.core.model_folder import is_hub_name
-    from prosetting.managers.run import needs_model_here
+    from prosetting.managers.open_engines import needs_model_here
 
     model = settings.solver_model_path
     if model and not needs_model_here(settings):

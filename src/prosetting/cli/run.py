@@ -79,8 +79,8 @@ def _print_plan(settings: Settings, notices: list[str], as_json: bool) -> None:
     from dataclasses import asdict
 
     from prosetting.cli.plan_text import plan_lines
+    from prosetting.managers.open_engines import check_engines
     from prosetting.managers.question_files import load_question_files
-    from prosetting.managers.run import check_engines
     from prosetting.managers.run_plan import plan_run
 
     check_engines(settings)

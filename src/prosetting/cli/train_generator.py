@@ -35,7 +35,7 @@ def train_generator(
     from prosetting.core.machine import fit_to_machine, this_machine
     from prosetting.core.text import printable
     from prosetting.core.workspace import Workspace
-    from prosetting.managers.run import open_generator_trainer
+    from prosetting.managers.open_engines import open_generator_trainer
 
     loaded = load(ctx, env_file, need_model=False)
     settings, notices = fit_to_machine(loaded, this_machine())
@@ -55,7 +55,7 @@ def train_generator(
 def _job(settings: Settings, workspace: Workspace, out: Path) -> TrainingJob:
     """Raises ConfigError or DataError for what cannot be trained."""
     from prosetting.errors import DataError
-    from prosetting.managers.run import check_generator
+    from prosetting.managers.open_engines import check_generator
     from prosetting.trainers.base import TrainingJob
     from prosetting.trainers.generator_job import read_rows
 
