@@ -63,11 +63,8 @@ def evaluate(
       prosetting eval runs/demo/checkpoints/merged_solver_r5 heldout.jsonl --attempts 8 --out scores.json
       prosetting eval --recorded attempts.jsonl --rules-only --json
     """
-    import json
-
     from prosetting.cli.logs import log_to_stderr
     from prosetting.core.machine import fit_to_machine, this_machine
-    from prosetting.evaluation.benchmark import table
 
     _check_arguments(model, recorded, rules_only=rules_only)
     more = {"SOLVER_MODEL_PATH": model or ""} | ({"EVAL_ATTEMPTS": str(attempts)} if attempts else {})
@@ -80,17 +77,11 @@ def evaluate(
             scored = [_score_recorded(file, settings, rules_only=rules_only) for file in recorded]
         else:
             scored = _evaluate(settings, files or _eval_files(settings))
-    results = [result for result, _ in scored]
     given = {"attempts": settings.eval_attempts} if model else {"recorded": True}
-    content = {"model": model, **given, "seed": settings.seed, "files": results}
+    content = {"model": model, **given, "seed": settings.seed, "files": [result for result, _ in scored]}
     if out:
         _write(out, content, scored)
-    if as_json:
-        typer.echo(json.dumps(content, ensure_ascii=False, indent=1))
-        return
-    typer.echo("\n".join(table({**result, "task": result["file"]} for result in results)))
-    for result in results:
-        typer.echo(_footnote(result))
+    _print(content, as_json=as_json)
 
 
 def _check_arguments(model: str | None, recorded: list[Path] | None, *, rules_only: bool) -> None:
@@ -237,6 +228,19 @@ def _write(out: Path, content: dict[str, Any], scored: list[Scored]) -> None:
             f"{out} cannot be written: {error.strerror or error}",
             next_step="set --out to a file in a folder that you may write",
         ) from error
+
+
+def _print(content: dict[str, Any], *, as_json: bool) -> None:
+    import json
+
+    from prosetting.evaluation.benchmark import table
+
+    if as_json:
+        typer.echo(json.dumps(content, ensure_ascii=False, indent=1))
+        return
+    typer.echo("\n".join(table({**result, "task": result["file"]} for result in content["files"])))
+    for result in content["files"]:
+        typer.echo(_footnote(result))
 
 
 def _footnote(result: dict[str, Any]) -> str:
