@@ -24,7 +24,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from prosetting.config import Settings, load_settings
+from prosetting.config import Settings
 from prosetting.core.journal import Journal
 from prosetting.core.machine import fit_to_machine, this_machine
 from prosetting.core.state_manager import ROUND_GATE
@@ -34,6 +34,7 @@ from prosetting.errors import RunPaused
 from prosetting.managers.round_gate import made_in
 from prosetting.managers.run import start_run
 from prosetting.managers.run_summary import heldout_score
+from prosetting.settings_sources import load_settings
 from prosetting.trainers.base import TrainingJob, TrainingResult
 from prosetting.trainers.trl_trainer import TrlTrainer
 

@@ -10,7 +10,6 @@ import pytest
 from dotenv import dotenv_values
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from prosetting.config import load_settings
 from prosetting.core.artifacts import write_json
 from prosetting.datasets.generator_text import read_draft
 from prosetting.demo.__main__ import main
@@ -18,6 +17,7 @@ from prosetting.demo.generator import generator_examples
 from prosetting.demo.prepare import make_room, prepare
 from prosetting.demo.questions import HELDOUT_NAMES, is_heldout
 from prosetting.demo.recipe import GeneratorRecipe, Recipe
+from prosetting.settings_sources import load_settings
 from prosetting.teachers.arithmetic import parse
 
 TINY = Recipe(examples=64, steps=3, batch=8, seed_questions=8, heldout_questions=8)

@@ -14,9 +14,10 @@ import typer.main
 from documented_commands import DOCUMENTS, ROOT, Block, Command, blocks, skeleton
 
 from prosetting.cli.main import app, main
-from prosetting.config import ENV_NAMES, Settings, env_name, settings_of
+from prosetting.config import ENV_NAMES, Settings, env_name
 from prosetting.core.journal import Journal
 from prosetting.managers.toy_loop import run_toy, toy_settings, write_toy_inputs
+from prosetting.settings_sources import settings_of
 
 ALL = [block for document in DOCUMENTS for block in blocks(document)]
 COMMANDS = [command for block in ALL for command in block.commands]

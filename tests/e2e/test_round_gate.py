@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from prosetting.config import LoadedSettings, Settings
+from prosetting.config import Settings
 from prosetting.core.journal import Journal
 from prosetting.core.state_manager import EVAL_FILES, ROUND_GATE
 from prosetting.core.workspace import Workspace
@@ -24,6 +24,7 @@ from prosetting.managers.run import start_run
 from prosetting.managers.run_status import run_status
 from prosetting.managers.status_view import status_text
 from prosetting.managers.toy_loop import ScriptedSolver, ScriptedTrainer, toy_settings, write_toy_inputs
+from prosetting.settings_sources import LoadedSettings
 from prosetting.teachers import arithmetic
 from prosetting.trainers.base import TrainingJob, TrainingResult
 

@@ -6,15 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from prosetting.config import (
-    ENV_NAMES,
-    LoadedSettings,
-    load_settings,
-    reference_markdown,
-    settings_of,
-)
+from prosetting.config import ENV_NAMES, reference_markdown
 from prosetting.core.machine import Machine, fit_to_machine
 from prosetting.errors import EXIT_USAGE, ConfigError
+from prosetting.settings_sources import LoadedSettings, load_settings, settings_of
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU_ONLY = Machine(gpu_ids=(), cpu_count=2)
@@ -255,7 +250,7 @@ def test_the_env_file_of_the_current_folder_is_warned_of_by_its_name(tmp_path: P
 def test_nothing_is_warned_of_on_systems_without_such_permissions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("prosetting.config.os.name", "nt")
+    monkeypatch.setattr("prosetting.settings_sources.os.name", "nt")
     assert warnings_of(tmp_path / "some.env", "TEACHER_API_KEY=sk-secret-1", 0o644) == ()
 
 

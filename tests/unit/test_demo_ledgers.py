@@ -8,13 +8,13 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from prosetting.config import load_settings
 from prosetting.demo.ledgers import recipe
 from prosetting.demo.ledgers.prepare import _env_text
 from prosetting.demo.ledgers.questions import heldout_rows, seed_pool, warm_start_examples
 from prosetting.demo.ledgers.recipe import EVERY_ARM, RUN_SETTINGS, LedgerRecipe
 from prosetting.demo.ledgers.reward import whole_ledger
 from prosetting.processors.question_gate import numbers_of
+from prosetting.settings_sources import load_settings
 from prosetting.teachers import ledger
 from prosetting.teachers.families import understand
 

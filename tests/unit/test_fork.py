@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from prosetting.config import LoadedSettings, Settings
+from prosetting.config import Settings
 from prosetting.core import storage
 from prosetting.core.journal import Journal
 from prosetting.core.workspace import Workspace, WorkspaceLock
@@ -18,6 +18,7 @@ from prosetting.managers.binding import Fork, bound_to, check_versions, fork_lin
 from prosetting.managers.fork import fork_workspace
 from prosetting.managers.run_status import run_status
 from prosetting.managers.toy_loop import run_toy, toy_settings, write_toy_inputs
+from prosetting.settings_sources import LoadedSettings
 
 ROUNDS = 3
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from prosetting.config import Settings, load_settings
+from prosetting.config import Settings
 from prosetting.core.machine import Machine, fit_to_machine
 from prosetting.core.ray_cluster import (
     Demand,
@@ -26,6 +26,7 @@ from prosetting.core.ray_cluster import (
 )
 from prosetting.errors import ConfigError
 from prosetting.managers.run import start_run
+from prosetting.settings_sources import load_settings
 from prosetting.trainers.ray_trainer import RayTrainer
 
 TWO_NODES = [Node("10.0.0.1", gpus=4, cpus=8), Node("10.0.0.2", gpus=1, cpus=8)]

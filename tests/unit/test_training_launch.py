@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from prosetting.config import Settings, load_settings
+from prosetting.config import Settings
 from prosetting.core.machine import Machine, fit_to_machine
 from prosetting.errors import ConfigError
+from prosetting.settings_sources import load_settings
 from prosetting.trainers.launch import (
     check_training,
     config_file,

@@ -10,13 +10,14 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from prosetting.config import LoadedSettings, Settings
+from prosetting.config import Settings
 from prosetting.core.journal import Journal
 from prosetting.core.workspace import Workspace
 from prosetting.datasets.data_saver import VERL_SCHEMA
 from prosetting.managers.fork import fork_workspace
 from prosetting.managers.run import start_run
 from prosetting.managers.toy_loop import ScriptedSolver, ScriptedTrainer, toy_settings, write_toy_inputs
+from prosetting.settings_sources import LoadedSettings
 from prosetting.trainers.base import TrainingJob, TrainingResult
 
 ROUNDS = 3

@@ -13,13 +13,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from prosetting.config import LoadedSettings, Settings
+from prosetting.config import Settings
 from prosetting.core.gpu_manager import TAKEN_SHARE, held_by_others
 from prosetting.core.machine import fit_to_machine, this_machine
 from prosetting.core.nvml import Gpu
 from prosetting.core.text import printable
 from prosetting.core.workspace import Workspace
 from prosetting.errors import ConfigError, ProSettingError
+from prosetting.settings_sources import LoadedSettings
 
 Level = Literal["good", "warning", "wrong"]
 SIGNS: dict[Level, str] = {"good": "✅", "warning": "⚠️ ", "wrong": "❌"}

@@ -27,7 +27,8 @@ def doctor(
     from dataclasses import asdict
 
     from prosetting.cli import checks
-    from prosetting.config import LoadedSettings, Settings
+    from prosetting.config import Settings
+    from prosetting.settings_sources import LoadedSettings
 
     try:
         loaded, problem = load(ctx, env_file, need_model=False), None

@@ -106,7 +106,7 @@ def _check(values: Mapping[str, str], *, only: str = "") -> None:
     """Raises ProSettingError for what a run would refuse; `only` one of them."""
     from prosetting.collectors.data_normalizer import load_questions
     from prosetting.collectors.local_solver import check_model_folder
-    from prosetting.config import settings_of
+    from prosetting.settings_sources import settings_of
 
     settings = settings_of(values)
     checks: dict[str, Callable[[Settings], object]] = {

@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperCommand
 
 if TYPE_CHECKING:
-    from prosetting.config import LoadedSettings
+    from prosetting.settings_sources import LoadedSettings
 
 _FLAGS = "prosetting.flags"
 
@@ -84,7 +84,7 @@ def load(
     ctx: typer.Context, env_file: Path | None, *, need_model: bool = True, more: Mapping[str, str] | None = None
 ) -> LoadedSettings:
     """The settings of this command line; `more` are further flags, by environment name."""
-    from prosetting.config import load_settings
+    from prosetting.settings_sources import load_settings
 
     flags = {**flags_of(ctx), **(more or {})}
     return load_settings(flags=flags, environ=os.environ, env_file=env_file, need_model=need_model)

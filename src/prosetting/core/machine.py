@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from prosetting.config import LoadedSettings, Settings, env_name
+from prosetting.config import Settings, env_name
 from prosetting.core.accelerate_config import read_accelerate_config
 from prosetting.core.gpu_manager import usable_ids
 from prosetting.core.nvml import Gpu, read_gpus
 from prosetting.errors import ConfigError, GpuError
+from prosetting.settings_sources import LoadedSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from prosetting.collectors.data_normalizer import load_questions
-from prosetting.config import LoadedSettings, Settings
+from prosetting.config import Settings
 from prosetting.core.artifacts import make_folder, read_json, write_json
 from prosetting.core.journal import Journal
 from prosetting.core.journal_copy import copy_rounds
@@ -33,6 +33,7 @@ from prosetting.managers.round_gate import made_in
 from prosetting.managers.run_status import require_begun
 from prosetting.managers.strategies import check_strategies
 from prosetting.records import PoolEntry, Question, Stage
+from prosetting.settings_sources import LoadedSettings
 from prosetting.trainers.checkpoints import put_in_place, sync
 
 Say = Callable[[str], None]
