@@ -1,11 +1,11 @@
 """Does the Generator learn to write useful questions, and is the Solver as good with half as many of Teacher2's?
 
-    python experiments/generator.py --seeds 21 22 23 --out experiments/results
+    python experiments/generator.py --seeds 24 25 26 --out experiments/results
 
 For each seed the demo is run twice, from the same solver and questions: with all new questions from Teacher2, and with
 GENERATOR_SHARE=0.5. Told are the Generator's admitted share and the share of its questions in the 20–80 % band round by
-round beside Teacher2's, held-out pass@1 of both runs with the paired difference, and Teacher2's calls for writing:
-`enhance` alone, and with `analyse` and `solve`.
+round beside Teacher2's and beside that of all its drafts, held-out pass@1 of both runs with the paired difference and
+the mean of the seeds, and Teacher2's calls for writing: `enhance` alone, and with `analyse` and `solve`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from prosetting.core.journal import Journal
+from prosetting.core.state_manager import GENERATOR_TRIALS
 from prosetting.evaluation.scores import mean_with_interval
 
 ROUNDS = 5
@@ -42,6 +43,7 @@ def run_arm(folder: Path, seed: int, arm: str, flags: list[str]) -> dict[str, An
     with Journal(workspace / "prosetting.db", read_only=True) as journal:
         calls = {task.task: task.totals.calls for task in journal.teacher_tasks()}
         tallies = journal.tallies("heldout", ROUNDS)
+        trials = [journal.stage(r, GENERATOR_TRIALS) for r in range(1, ROUNDS + 1)]
         heldout_Q = [tally.correct / (tally.correct + tally.incorrect) for tally in tallies]
     return {
         "pass_at_1_R": [r["heldout"]["pass_at_1"] for r in summary["rounds"]],
@@ -50,6 +52,8 @@ def run_arm(folder: Path, seed: int, arm: str, flags: list[str]) -> dict[str, An
         "calls": calls,
         "sources_R": [by_source(summary["rounds"], place) for place in range(len(summary["rounds"]))],
         "generator_R": [r["generator"] for r in summary["rounds"]],
+        "drafts_R": [trial.output["measured"] if trial else {} for trial in trials],
+        "pairs_R": [r["pairs"] for r in summary["rounds"]],
         "run_seconds": summary["duration_seconds"],
         "seconds": time.monotonic() - started,
         "heldout_Q": heldout_Q,
@@ -70,9 +74,15 @@ def experiment(folder: Path, seed: int) -> dict[str, Any]:
     subprocess.run([*prepare, "--out", str(folder / f"demo_{seed}")], check=True, stdout=subprocess.DEVNULL)
     arms = {arm: run_arm(folder, seed, arm, flags) for arm, flags in ARMS.items()}
     pairs = zip(*(arms[arm].pop("heldout_Q") for arm in ("half", "teacher2")), strict=True)
-    difference = mean_with_interval([half - teacher2 for half, teacher2 in pairs], seed)
-    assert difference is not None
-    return {"seed": seed, "arms": arms, "difference": [difference.value, difference.low, difference.high]}
+    difference_Q = [half - teacher2 for half, teacher2 in pairs]
+    return {"seed": seed, "arms": arms, "difference": interval(difference_Q), "difference_Q": difference_Q}
+
+
+def interval(difference_Q: list[float]) -> tuple[float, float, float]:
+    """Mean and its 95 % interval over questions: how one training differs from the next is not in it."""
+    found = mean_with_interval(difference_Q, 0)
+    assert found is not None
+    return found.value, found.low, found.high
 
 
 def table(results: list[dict[str, Any]]) -> str:
@@ -91,11 +101,15 @@ def table(results: list[dict[str, Any]]) -> str:
             f" | {value:+.3f} [{low:+.3f}, {high:+.3f}] | {calls[0]['enhance']} → {calls[1]['enhance']}"
             f" | {writing[0]} → {writing[1]} | {alone['run_seconds']:.0f} → {half['run_seconds']:.0f} s |"
         )
+    value, low, high = interval([difference for one in results for difference in one["difference_Q"]])
     lines += [
+        "",
+        f"All seeds: {value:+.3f} [{low:+.3f}, {high:+.3f}]",
         "",
         "| Source | | " + " | ".join(f"round {r}" for r in range(1, ROUNDS + 1)) + " |",
         "|---|---|" + "---|" * ROUNDS,
     ]
+    drafts = [[one["arms"]["half"].get("drafts_R", [{}] * ROUNDS)[r] for one in results] for r in range(ROUNDS)]
     for arm, source in (("half", "generator"), ("half", "teacher2"), ("teacher2", "teacher2")):
         rounds = [[one["arms"][arm]["sources_R"][r].get(source, {}) for one in results] for r in range(ROUNDS)]
         sums = [{name: sum(each.get(name, 0) for each in found) for name in TOLD} for found in rounds]
@@ -103,7 +117,15 @@ def table(results: list[dict[str, Any]]) -> str:
         for told, part, of in (("admitted share", "admitted", "asked"), ("in the 20–80 % band", "in_band", "played")):
             cells = [f"{s[part] / s[of]:.2f} ({s[part]}/{s[of]})" if s[of] else "–" for s in sums]
             lines.append(f"| {name} | {told} | " + " | ".join(cells) + " |")
+    lines.append("| generator | drafts in the band, before the choice | " + " | ".join(map(in_band, drafts)) + " |")
     return "\n".join(lines)
+
+
+def in_band(found: list[dict[str, Any]]) -> str:
+    """Of the drafts of all seeds, by the Solver's trials of them."""
+    played = sum(each.get("played", 0) for each in found)
+    inside = sum(each.get("in_band", 0) for each in found)
+    return f"{inside / played:.2f} ({inside}/{played})" if played else "–"
 
 
 def main() -> None:

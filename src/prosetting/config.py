@@ -417,6 +417,14 @@ class Settings(BaseModel):
         ge=0,
         le=1,
     )
+    generator_trials: int = _setting(
+        4,
+        "The Solver's attempts at each draft of the Generator: drafts of which about half succeed come first."
+        " 0: as they were drawn",
+        unit="attempts",
+        fixed=True,
+        ge=0,
+    )
     generator_max_new_tokens: int = _setting(
         1024, "Longest question of the Generator, its solution included", unit="tokens", fixed=True, ge=1
     )

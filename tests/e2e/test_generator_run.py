@@ -51,7 +51,7 @@ def test_it_learns_in_each_round_and_both_sources_are_told(finished: Path) -> No
         assert (finished / "checkpoints" / f"generator_r{r}" / "model.safetensors").exists()
 
 
-@pytest.mark.parametrize("when", ["generator_training", "generator_drafts"])
+@pytest.mark.parametrize("when", ["generator_training", "generator_drafts", "generator_trials"])
 def test_killed_in_its_turn_it_goes_on_to_the_same_end(
     env_file: Path, finished: Path, tmp_path: Path, when: str
 ) -> None:

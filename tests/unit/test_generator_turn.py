@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 import pytest
 
 from prosetting.cli.main import main
+from prosetting.collectors.solver import Sample, SampleRequest, SamplingParams
 from prosetting.config import Settings
 from prosetting.core.journal import Journal
-from prosetting.core.state_manager import GENERATOR_DRAFTS, GENERATOR_TRAINING
+from prosetting.core.state_manager import GENERATOR_DRAFTS, GENERATOR_TRAINING, GENERATOR_TRIALS
+from prosetting.datasets.generator_text import read_draft
 from prosetting.errors import TrainingError
 from prosetting.managers.run import start_run
 from prosetting.managers.toy_loop import ScriptedSolver, ScriptedTrainer, run_toy, toy_settings, write_toy_inputs
@@ -71,6 +74,59 @@ def test_its_drafts_are_no_attempts_of_the_solver(ran: Ran) -> None:
             assert len(drafts) == ran.stage(round_, GENERATOR_DRAFTS)["drafts"] > 0
             asked = [outcome for _, outcome in journal.enhancements(round_) if outcome["source"] == "generator"]
             assert 0 < len(asked) <= len(drafts)
+
+
+def drafts_with_answer(root: Path, round_: int) -> list[str]:
+    with Journal(root / "prosetting.db", read_only=True) as journal:
+        written = [read_draft(draft.response) for draft in journal.trajectories("generator", round_)]
+    return [draft.text for draft in written if draft and draft.reference]
+
+
+def test_each_draft_with_an_answer_is_tried_and_graded_without_teacher1(ran: Ran) -> None:
+    with Journal(ran.root / "prosetting.db", read_only=True) as journal:
+        for round_ in range(1, ROUNDS + 1):
+            tried = list(journal.graded_attempts("trial", round_))
+            assert {grade.decided_by for _, grade in tried} == {"rules"}
+            told = ran.stage(round_, GENERATOR_TRIALS)
+            assert len(tried) == told["attempts"] == 4 * len(drafts_with_answer(ran.root, round_)) > 0
+            assert told["measured"]["played"] == len(tried) // 4
+
+
+def test_drafts_are_tried_with_the_weights_that_will_play_them(tmp_path: Path, ran: Ran) -> None:
+    asked: dict[str, set[str]] = {}
+
+    class Watched(ScriptedSolver):
+        def load(self, model: str | None) -> bool:
+            if model is not None:
+                self.prompts = asked.setdefault(Path(model).name, set())
+            return super().load(model)
+
+        def sample(self, requests: Iterable[SampleRequest], params: SamplingParams) -> Iterator[Sample]:
+            for request in requests:
+                self.prompts.add(request.prompt)
+                yield from super().sample([request], params)
+
+    settings = toy_settings(ran.inputs, tmp_path / "run", rounds=2, generator_share=0.5)
+    code = start_run(
+        settings,
+        (),
+        "auto",
+        open_solver=lambda settings, workspace, model: Watched(model),
+        open_trainer=lambda settings: ScriptedTrainer(),
+    )
+    assert code == 0
+    trained = Path(json.loads((tmp_path / "run" / "checkpoint_round_2.json").read_text())["path"]).name
+    assert trained not in ("base", "generator_r2")
+    assert set(drafts_with_answer(tmp_path / "run", 2)) <= asked[trained]
+
+
+def test_without_trials_nothing_is_tried(tmp_path: Path, ran: Ran) -> None:
+    settings = toy_settings(ran.inputs, tmp_path / "run", rounds=1, generator_share=0.5)
+    assert run_toy(settings.model_copy(update={"generator_trials": 0})) == 0
+    with Journal(tmp_path / "run" / "prosetting.db", read_only=True) as journal:
+        assert journal.stage(1, GENERATOR_TRIALS) is None
+        assert not journal.has_attempts("trial", 1)
+        assert any(outcome["source"] == "generator" for _, outcome in journal.enhancements(1))
 
 
 def test_reports_tell_both_sources_side_by_side(ran: Ran) -> None:

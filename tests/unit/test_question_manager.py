@@ -318,12 +318,58 @@ def test_of_several_drafts_the_first_is_taken_with_whose_answer_the_teacher_agre
     play(journal, {"f0": [INCORRECT]})
     manager = with_generator(journal, 1.0)
     (parent,) = manager.to_draft(1)
-    texts = ["", "first?\nAnswer: 2", "second one?\nAnswer: 1", "third one?\nAnswer: 1"]
+    texts = ["", "the first?\nAnswer: 2", "second one?\nAnswer: 1", "third one?\nAnswer: 1"]
     drafts = [Trajectory(1, parent, n, text, "stop", 9) for n, text in enumerate(texts)]
     journal.add_trajectories("generator", drafts)
     (admitted,) = write(manager, WritingTeacher(1)).admitted
     assert journal.question(admitted).text == "second one?"
     assert written_by_source(journal, 1)["generator"].teacher_calls == {"solve": 2}
+
+
+def try_draft(journal: Journal, parent: QuestionId, number: int, correct: int, of: int = 4) -> None:
+    """The Solver's attempts at one draft."""
+    name = QuestionId(f"{parent}/{number}")
+    journal.add_trajectories("trial", [Trajectory(1, name, n, "r", "stop", 1) for n in range(of)])
+    verdicts = [CORRECT if n < correct else INCORRECT for n in range(of)]
+    journal.add_grades("trial", [Grade(1, name, n, verdict, "rules") for n, verdict in enumerate(verdicts)])
+
+
+def test_of_several_drafts_the_teacher_solves_first_what_the_solver_half_can(journal):
+    play(journal, {"f0": [INCORRECT]})
+    manager = with_generator(journal, 1.0)
+    (parent,) = manager.to_draft(1)
+    texts = ["too easy?\nAnswer: 1", "never tried?\nAnswer: 1", "half of it?\nAnswer: 2", "most of it?\nAnswer: 1"]
+    journal.add_trajectories("generator", [Trajectory(1, parent, n, text, "stop", 9) for n, text in enumerate(texts)])
+    for number, correct in ((0, 4), (2, 2), (3, 3)):
+        try_draft(journal, parent, number, correct)
+    (admitted,) = write(manager, WritingTeacher(1)).admitted
+    assert journal.question(admitted).text == "most of it?", "the teacher does not agree with the answer of the first"
+    assert written_by_source(journal, 1)["generator"].teacher_calls == {"solve": 2}
+
+
+def test_a_draft_that_the_gate_turns_away_for_its_text_takes_no_call_and_the_next_one_has_its_turn(journal):
+    play(journal, {"f0": [INCORRECT], "f1": [INCORRECT]})
+    manager = manager_of(journal, ["Ann has 3 and 4 more?"], generator_model_path="g", generator_share=1.0)
+    first, second = manager.to_draft(1)
+    bad = ["Bob has 3 and 4 more?\nAnswer: 7", "<|im_end|> what?\nAnswer: 1", "no answer to it?"]
+    journal.add_trajectories("generator", [Trajectory(1, first, n, text, "stop", 9) for n, text in enumerate(bad)])
+    good = [*bad, "a good one?\nAnswer: 1"]
+    journal.add_trajectories("generator", [Trajectory(1, second, n, text, "stop", 9) for n, text in enumerate(good)])
+    assert [question.text for question in manager.to_try(1)] == ["a good one?"]
+    (admitted,) = write(manager, WritingTeacher(1)).admitted
+    assert journal.question(admitted).text == "a good one?"
+    written = written_by_source(journal, 1)["generator"]
+    assert (written.refused, written.teacher_calls) == ({"held_out_numbers": 1}, {"solve": 1})
+
+
+def test_the_generators_share_is_filled_with_what_the_solver_half_can(journal):
+    play(journal, {f"f{n}": [INCORRECT] for n in range(20)})
+    manager = with_generator(journal, 1.0, new_questions_per_round=5)
+    parents = draft(journal, manager)
+    for place, parent in enumerate(parents):
+        try_draft(journal, parent, 0, 2 if place % 2 else 4)
+    new = write(manager, WritingTeacher(1))
+    assert {journal.question(question_id).parent_id for question_id in new.admitted} == set(parents[1::2])
 
 
 def test_each_writer_has_its_share_of_the_cap_and_neither_makes_up_for_the_other(journal):

@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 from prosetting.records import PoolReason, Question, QuestionId, Verdict
 
-Split = Literal["train", "heldout", "reported", "generator"]
+Split = Literal["train", "heldout", "reported", "generator", "trial"]
 """Three kinds of questions that never mix: trained on, looked at between rounds, and scored at the end. Attempts of the
-fourth are what the Generator wrote as the next question after `question_id`; they have no verdict."""
+fourth are what the Generator wrote as the next question after `question_id`; they have no verdict. Those of the
+fifth are the Solver's at such drafts, which are named as in `managers/generator_drafts.py`."""
 JudgeCheckKind = Literal["canary", "regraded"]
 Zone = Literal["mastered", "learning", "too_hard", "undecided"]
 """How a question went in a round: every decided attempt correct, some, none; or none was decided."""

@@ -36,6 +36,8 @@ WRITING = "writing_questions"
 GENERATOR_TRAINING = "generator_training"
 GENERATOR_DRAFTS = "generator_drafts"
 """The Generator's turn, between grading and the Solver's training: it learns, then writes. Neither is of the five."""
+GENERATOR_TRIALS = "generator_trials"
+"""The Solver's attempts at what the Generator wrote, after the Solver's training."""
 NOTE_CHARS = 500
 
 

@@ -1,14 +1,14 @@
 """The Generator's turn in a round: it learns from the questions that the round has measured, then writes its share.
 
-The turn falls between grading and the Solver's training: what it learns from is measured then, and what it writes is
-solved by Teacher2 and put to the gate while the Solver trains. Its weights carry over from round to round, as the
-Solver's do.
+The turn falls between grading and the Solver's training: what it learns from is measured then. After that training the
+Solver tries what was drafted, with the weights that will play it, before Teacher2 solves it and the gate looks at it.
+The Generator's weights carry over from round to round, as the Solver's do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,20 @@ from prosetting.collectors.solver import Solver
 from prosetting.collectors.trajectory_collector import TrajectoryCollector
 from prosetting.config import Settings
 from prosetting.core.artifacts import write_json
-from prosetting.core.concurrency import Frontier, in_thread
+from prosetting.core.concurrency import Frontier, in_thread, side_by_side
 from prosetting.core.group_commit import GroupCommit
 from prosetting.core.journal import Journal
 from prosetting.core.pool_questions import QuestionsById
-from prosetting.core.state_manager import GENERATOR_DRAFTS, GENERATOR_TRAINING, StateManager
+from prosetting.core.state_manager import GENERATOR_DRAFTS, GENERATOR_TRAINING, GENERATOR_TRIALS, StateManager
 from prosetting.core.storage import check_room
 from prosetting.core.workspace import Workspace
 from prosetting.datasets.generator_text import generator_prompt
-from prosetting.managers.question_manager import DRAFTS, QuestionManager
+from prosetting.managers.generator_drafts import DRAFTS
+from prosetting.managers.question_manager import QuestionManager
+from prosetting.managers.question_sources import measured
 from prosetting.managers.room import MODELS_OF_A_TRAINING, weights_bytes
 from prosetting.managers.round_files import RoundFiles
+from prosetting.processors.reward_calculator import RewardCalculator
 from prosetting.records import Question, QuestionId
 from prosetting.trainers.base import Trainer, TrainingJob, TrainingResult
 
@@ -34,7 +37,7 @@ Inputs = dict[str, Any]
 
 
 class GeneratorTurn:
-    """`collector` draws as the Solver's does, with the Generator's own length and nothing after the prompt."""
+    """`rules` grades without Teacher1: what the Solver makes of a draft is a hint, and not worth a call."""
 
     def __init__(
         self,
@@ -44,6 +47,7 @@ class GeneratorTurn:
         trainer: Trainer,
         commits: GroupCommit,
         questions: QuestionManager,
+        rules: RewardCalculator,
     ) -> None:
         assert settings.generator_model_path
         self._base = settings.generator_model_path
@@ -52,6 +56,9 @@ class GeneratorTurn:
         self._journal = journal
         self.trainer = trainer
         self._questions = questions
+        self._rules = rules
+        self._solvers_collector = TrajectoryCollector(commits, settings)
+        # As the Solver's, with the Generator's own length and nothing after the prompt.
         self._collector = TrajectoryCollector(
             commits,
             settings.model_copy(
@@ -83,6 +90,15 @@ class GeneratorTurn:
         if self._settings.generator_share:
             inputs = {**graded, "weights": self._weights_hash(round_, state)}
             await state.run_stage(round_, GENERATOR_DRAFTS, inputs, lambda: self._draft(round_, open_solver))
+
+    async def try_drafts(
+        self, round_: int, trained: Inputs, state: StateManager, open_solver: Callable[[], Solver]
+    ) -> None:
+        """The Solver's attempts at the drafts. `trained`: what its training came to, by name."""
+        trials = self._settings.generator_trials
+        if self._settings.generator_share and trials:
+            inputs = {**trained, "drafts": state.stage_input_hash(round_, GENERATOR_DRAFTS), "generator_trials": trials}
+            await state.run_stage(round_, GENERATOR_TRIALS, inputs, lambda: self._try(round_, open_solver))
 
     def model(self, round_: int) -> str:
         """The Generator after its training in a round."""
@@ -147,6 +163,20 @@ class GeneratorTurn:
         model = self.model(round_)
         await self._collector.collect("generator", round_, prompts, DRAFTS, lambda: open_solver(model), Frontier())
         return {"drafts": len(prompts) * len(DRAFTS), "tokens": self._journal.completion_tokens("generator", round_)}
+
+    async def _try(self, round_: int, open_solver: Callable[[], Solver]) -> dict[str, Any]:
+        drafts = self._questions.to_try(round_)
+        attempts, sampled = range(self._settings.generator_trials), Frontier()
+        await side_by_side(
+            self._solvers_collector.collect("trial", round_, drafts, attempts, open_solver, sampled),
+            self._rules.grade("trial", round_, drafts, attempts_a_question=len(attempts), sampled=sampled),
+        )
+        tallies = [tally for tally in self._journal.tallies("trial", round_) if tally.correct + tally.incorrect]
+        return {
+            "attempts": len(drafts) * len(attempts),
+            "tokens": self._journal.completion_tokens("trial", round_),
+            "measured": asdict(measured([tally.correct / (tally.correct + tally.incorrect) for tally in tallies])),
+        }
 
     def _last_trained(self, round_: int) -> int:
         """The last round that trained it, 0 for none. A fork may have begun with another base."""

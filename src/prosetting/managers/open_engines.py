@@ -130,7 +130,7 @@ def open_engines(
         questions=questions,
         gpus=gpus,
         reward_fingerprint=fingerprint(settings.reward_function) if settings.reward_function else "",
-        generator=_open_generator(run, commits, questions, open_trainer or open_generator_trainer),
+        generator=_open_generator(run, commits, questions, rewards, open_trainer or open_generator_trainer),
     )
 
 
@@ -148,12 +148,16 @@ def _open_rewards(stack: ExitStack, run: RunSoFar, commits: GroupCommit, teacher
 
 
 def _open_generator(
-    run: RunSoFar, commits: GroupCommit, questions: QuestionManager, open_trainer: OpenTrainer
+    run: RunSoFar,
+    commits: GroupCommit,
+    questions: QuestionManager,
+    rewards: RewardCalculator,
+    open_trainer: OpenTrainer,
 ) -> GeneratorTurn | None:
     if not run.settings.generator_model_path:
         return None
-    trainer = open_trainer(run.settings)
-    return GeneratorTurn(run.settings, run.workspace, run.journal, trainer, commits, questions)
+    trainer, trials = open_trainer(run.settings), rewards.without_teacher()
+    return GeneratorTurn(run.settings, run.workspace, run.journal, trainer, commits, questions, trials)
 
 
 def _open_solver(settings: Settings, workspace: Workspace, model: str) -> Solver:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -15,9 +15,10 @@ from prosetting.core.artifacts import draw_seed
 from prosetting.core.concurrency import Frontier, for_each
 from prosetting.core.group_commit import GroupCommit
 from prosetting.core.journal import Journal
+from prosetting.core.pool_questions import QuestionsById
 from prosetting.core.progress import Progress
-from prosetting.datasets.generator_text import read_draft
 from prosetting.errors import TeacherReplyError
+from prosetting.managers.generator_drafts import DRAFTED_AHEAD, GeneratorDrafts
 from prosetting.managers.pool_policy import POOL_POLICIES, Candidates
 from prosetting.processors.curriculum import curriculum_of
 from prosetting.processors.question_enhancer import (
@@ -47,10 +48,6 @@ POOL_DECIDED_BY = (
 WAVE = 128
 """Questions put to the gate together: the event loop waits for it meanwhile."""
 DIVERSITY_SAMPLE = 2_000
-DRAFTED_AHEAD = 2
-"""Questions on which the Generator builds in its one turn, for each new one that is wanted of it."""
-DRAFTS = range(4)
-"""What it writes after each of them: the first is taken with whose answer the teacher agrees."""
 GRADING_BEHIND = 2
 """Sampled questions that wait to be graded, for each one being graded, beyond which Teacher2 waits too."""
 
@@ -102,6 +99,7 @@ class QuestionManager:
         self._commits = commits
         self._settings = settings
         self._held_out = list(held_out)
+        self._drafts = GeneratorDrafts(journal, self._held_out)
         self._policy = POOL_POLICIES[settings.pool_policy]
 
     def parents(self, round_: int) -> list[QuestionId]:
@@ -124,6 +122,10 @@ class QuestionManager:
         if not self._policy.asks_teacher2:
             return []
         return [parent for parent in self.shares(round_)[1].parents if self.plan(round_, parent)]
+
+    def to_try(self, round_: int) -> QuestionsById:
+        """The Generator's drafts for the Solver to try, as questions."""
+        return self._drafts.to_try(round_, self.to_draft(round_))
 
     async def write_questions(
         self, round_: int, sampled: Frontier, graded: Frontier, teacher2: Teacher, drafted: Frontier | None = None
@@ -148,6 +150,8 @@ class QuestionManager:
             admitted += await self._fill(round_, of_teacher2, gate, teacher2, counts, progress, drafted=False)
             if of_generator.most and drafted:
                 await drafted.reached(0)
+                in_order = self._drafts.most_promising_first(round_, of_generator.parents)
+                of_generator = replace(of_generator, parents=in_order)
                 admitted += await self._fill(round_, of_generator, gate, teacher2, counts, progress, drafted=True)
         return NewQuestions(sorted(admitted), dict(sorted(counts.items())), self._diversity(round_, admitted, counts))
 
@@ -251,16 +255,18 @@ class QuestionManager:
         progress.advance(1)
 
     async def _drafted(self, round_: int, plan: Enhancement, teacher2: Teacher) -> tuple[Written, int]:
-        """The first draft with whose answer the teacher agrees, else the last one, and how many it solved. Raises
-        TeacherReplyError where there is no whole question."""
+        """The first draft with whose answer the teacher agrees, else the last one that it solved or any, and how many
+        it solved. Raises TeacherReplyError where there is no whole question."""
         written, solved = None, 0
-        for draft, _ in self._journal.attempts_of("generator", round_, plan.parent.question_id):
-            read = read_draft(draft.response) if draft.finish_reason == "stop" else None
-            if read is None:
+        for one in self._drafts.after(round_, plan.parent.question_id):
+            draft = one.draft
+            new = NewQuestion(draft.text, draft.reference, draft.solution, plan.kind)
+            if not one.worth_a_call:
+                written = written or Written("", new, None)
                 continue
-            written = await solve_draft(teacher2, NewQuestion(read.text, read.reference, read.solution, plan.kind))
-            solved += bool(read.reference)
-            if written.teacher_answer is not None and same_answer(read.reference, written.teacher_answer):
+            written = await solve_draft(teacher2, new)
+            solved += 1
+            if written.teacher_answer is not None and same_answer(draft.reference, written.teacher_answer):
                 break
         if written is None:
             raise TeacherReplyError("the Generator wrote no question, or was cut off at its limit")

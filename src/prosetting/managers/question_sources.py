@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
 from prosetting.core.journal import Journal
-from prosetting.core.state_manager import GENERATOR_DRAFTS, GENERATOR_TRAINING
+from prosetting.core.state_manager import GENERATOR_DRAFTS, GENERATOR_TRAINING, GENERATOR_TRIALS
 from prosetting.datasets.generator_data import Source, source_of
 from prosetting.processors.question_gate import REPEATS
 from prosetting.processors.question_similarity import Diversity, diversity
@@ -164,7 +164,7 @@ def costs_of_sources(journal: Journal, rounds: list[Mapping[str, Any]]) -> list[
     here = [
         record
         for r in rounds
-        for stage in (GENERATOR_TRAINING, GENERATOR_DRAFTS)
+        for stage in (GENERATOR_TRAINING, GENERATOR_DRAFTS, GENERATOR_TRIALS)
         if (record := journal.stage(r["round"], stage))
     ]
     found = []

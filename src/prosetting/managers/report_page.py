@@ -16,6 +16,7 @@ from prosetting.core.state_manager import (
     EVALUATION,
     GENERATOR_DRAFTS,
     GENERATOR_TRAINING,
+    GENERATOR_TRIALS,
     ROUND_GATE,
     WRITING,
 )
@@ -47,6 +48,7 @@ STAGE_COLOURS = {
     WRITING: "s2",
     GENERATOR_TRAINING: "s4",
     GENERATOR_DRAFTS: "s2",
+    GENERATOR_TRIALS: "s1",
     Stage.DPO_CONVERSION.value: "s5",
     Stage.TRL_TRAINING.value: "s4",
     EVALUATION: "s1",

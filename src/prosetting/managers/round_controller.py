@@ -139,7 +139,7 @@ class RoundController:
 
     async def _round(self, round_: int) -> None:
         """Grading follows sampling, Teacher2 follows grading, and it goes on while pairs are made and trained on. The
-        Generator has its turn before the Solver is trained, so that its questions go the same way meanwhile."""
+        Generator has its turn before the Solver is trained, and what it drafted is tried by the trained one."""
         await self._scoring.score_start(round_)
         self._get_trainers_ready(round_)
         sampled, graded, drafted = Frontier(), Frontier(), Frontier()
@@ -147,10 +147,11 @@ class RoundController:
         try:
             await self._collect_and_grade(round_, sampled, graded)
             await self._stage(round_, Stage.DPO_CONVERSION, self._conversion_inputs, self._convert)
-            await self._generators_turn(round_, drafted)
+            await self._generators_turn(round_)
             await self._stage(round_, Stage.TRL_TRAINING, self._training.inputs, self._training.train)
             if round_ < self._settings.total_rounds:
                 self._get_trainers_ready(round_ + 1)  # libraries take long to load
+            await self._try_drafts(round_, drafted)
             await self._scoring.score_weights(round_)
         except BaseException as error:
             self._close_trainers()
@@ -275,10 +276,17 @@ class RoundController:
 
     # 4 · trl_training is SolverTraining. Before it:
 
-    async def _generators_turn(self, round_: int, drafted: Frontier) -> None:
+    async def _generators_turn(self, round_: int) -> None:
         if self._engines.generator:
             graded, turns = self._run.graded(round_), self._turns
             await self._engines.generator.take(round_, graded, self._run.state, turns.solver_of, turns.run_trainer)
+
+    async def _try_drafts(self, round_: int, drafted: Frontier) -> None:
+        if self._engines.generator:
+            # Of the training, whatever the round gate makes of its weights later.
+            trained = {"weights": self._run.state.stage_input_hash(round_, Stage.TRL_TRAINING)}
+            model, turns = self._run.checkpoint(round_).path, self._turns
+            await self._engines.generator.try_drafts(round_, trained, self._run.state, lambda: turns.solver_of(model))
         drafted.complete()
 
     # 5 · next_round_prep

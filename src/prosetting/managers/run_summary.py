@@ -7,7 +7,14 @@ from dataclasses import asdict
 from typing import Any, get_args
 
 from prosetting.core.journal import Journal
-from prosetting.core.state_manager import EVAL_FILES, EVALUATION, GENERATOR_DRAFTS, GENERATOR_TRAINING, ROUND_GATE
+from prosetting.core.state_manager import (
+    EVAL_FILES,
+    EVALUATION,
+    GENERATOR_DRAFTS,
+    GENERATOR_TRAINING,
+    GENERATOR_TRIALS,
+    ROUND_GATE,
+)
 from prosetting.managers.binding import fork_lines
 from prosetting.managers.round_gate import leaves_kept, was_kept
 from prosetting.records import HeldoutScore, JudgeHealth, PoolReason, RoundSummary, Stage, Verdict
@@ -32,7 +39,8 @@ def round_summary(journal: Journal, round_: int) -> RoundSummary:
     training = outputs[Stage.TRL_TRAINING].output
     preparation = outputs[Stage.NEXT_ROUND_PREP].output
     evaluation = journal.stage(round_, EVALUATION)
-    generator, drafts = (journal.stage(round_, stage) for stage in (GENERATOR_TRAINING, GENERATOR_DRAFTS))
+    generator = journal.stage(round_, GENERATOR_TRAINING)
+    of_generator = [generator, *(journal.stage(round_, stage) for stage in (GENERATOR_DRAFTS, GENERATOR_TRIALS))]
     pool = _pool(journal, round_)
     return RoundSummary(
         round=round_,
@@ -52,7 +60,7 @@ def round_summary(journal: Journal, round_: int) -> RoundSummary:
         gate=gate.output if (gate := journal.stage(round_, ROUND_GATE)) else None,
         duration_seconds=sum(record.seconds for record in outputs.values())
         + (evaluation.seconds if evaluation else 0.0)
-        + sum(record.seconds for record in (generator, drafts) if record),
+        + sum(record.seconds for record in of_generator if record),
         sources=preparation.get("sources", {}),
         measured=preparation.get("measured", {}),
         generator=generator.output if generator else None,

@@ -79,10 +79,9 @@ async def enhance_question(teacher: Teacher, plan: Enhancement) -> Written | Non
 
 
 async def solve_draft(teacher: Teacher, new: NewQuestion) -> Written:
-    """The Generator's question with the teacher's answer to it, which stands against the Generator's own. One without
-    an answer is not worth a call: the gate turns it away."""
+    """The Generator's question with the teacher's answer to it, which stands against the Generator's own."""
     try:
-        answer = await teacher.solve(new.text) if new.reference else None
+        answer = await teacher.solve(new.text)
     except TeacherReplyError:
         answer = None
     return Written("", new, answer)

@@ -69,7 +69,7 @@ class QuestionGate:
         self._journal = journal
         self._index = journal.question_index
         self._next_round = round_ + 1
-        self._held_out = _HeldOut(list(held_out))
+        self._texts = TextChecks(held_out)
 
     def admit(
         self, new: NewQuestion, *, parent_id: QuestionId | None, teacher_answer: str | None
@@ -80,7 +80,7 @@ class QuestionGate:
         no vote. The reference needs one independent solution that agrees and none that contradicts.
         """
         text = new.text.strip()
-        rejected = _ill_formed(text) or self._held_out.objection(text) or self._repetition(text, parent_id)
+        rejected = self._texts.objection(text) or self._repetition(text, parent_id)
         rejected = rejected or _doubtful_reference(new, teacher_answer)
         if rejected:
             return rejected
@@ -103,16 +103,21 @@ class QuestionGate:
         return None
 
 
-class _HeldOut:
-    """What must stay out of every pool: held-out questions, their numbers under other names, their wording."""
+class TextChecks:
+    """What can be said against a text by itself: its form, and what must stay out of every pool, which is held-out
+    questions, their numbers under other names, their wording."""
 
-    def __init__(self, questions: list[Question]) -> None:
+    def __init__(self, held_out: Iterable[Question]) -> None:
+        questions = list(held_out)
         self._ids = {question.question_id for question in questions}
         # A single number is too common to tell questions apart.
         self._numbers = {found for question in questions if len(found := numbers_of(question.text)) > 1}
         self._runs = SharedRuns(question.text for question in questions)
 
     def objection(self, text: str) -> Rejected | None:
+        return _ill_formed(text) or self._of_held_out(text)
+
+    def _of_held_out(self, text: str) -> Rejected | None:
         if (question_id := question_id_of(text)) in self._ids:
             return Rejected(Rejection.HELD_OUT, question_id)
         if (numbers := numbers_of(text)) in self._numbers:

@@ -74,6 +74,18 @@ class RewardCalculator:
         # Rules take milliseconds and a reward function its time: calls in flight must not wait for them.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="grading")
 
+    def without_teacher(self) -> RewardCalculator:
+        """One that grades with the same function and rules, and asks nobody."""
+        return RewardCalculator(
+            self._journal,
+            self._commits,
+            self._verifier,
+            None,
+            reward_function=self._reward_function,
+            concurrent_workers=self._concurrent_workers,
+            run_seed=self._run_seed,
+        )
+
     async def grade(
         self,
         split: Split,
