@@ -20,7 +20,7 @@ import platform
 import random
 from collections.abc import Iterator, Sequence
 
-from prosetting.evaluation.round_gate import AnswerFigures, Evidence, decide
+from prosetting.evaluation.round_gate import Evidence, decide
 from prosetting.evaluation.scores import exact_ci
 from prosetting.records import QuestionId
 
@@ -31,7 +31,6 @@ CHANGES = (0.0, -0.02, -0.05, -0.10, -0.20)
 TRAININGS = 3
 SPREAD = 0.5
 BAR = 0.02
-SAME = AnswerFigures(1.0, 1.0, 0.0)
 
 
 def moved(chances_Q: Sequence[float], change: float, rng: random.Random) -> list[float]:
@@ -61,7 +60,7 @@ def verdicts(questions: int, attempts: int, change: float, rng: random.Random) -
     for _ in range(TRAININGS if change == 0 else 1):
         chances_Q = moved(chances_Q, change, rng)
         after = scored(chances_Q, attempts, rng)
-        yield decide(Evidence(before, after, SAME, SAME), rng.randrange(2**31)).failed
+        yield decide(Evidence(before, after, {}, {}), rng.randrange(2**31)).failed
         before = after
 
 

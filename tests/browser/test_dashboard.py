@@ -13,6 +13,7 @@ from recorded_run import questions, record_run
 
 from prosetting.core.control import RunState, control_status
 from prosetting.core.journal import Journal
+from prosetting.core.state_manager import EVAL_FILES, ROUND_GATE
 from prosetting.records import Grade, PoolEntry, Question, Trajectory, Verdict, question_id_of
 
 HOSTILE = "<script>window.broken = 1</script><img src=x onerror='window.broken = 2'>\x1b[2J\u202egnp.exe</pre>{{ 7*7 }}"
@@ -35,6 +36,11 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         grades = [(0, Verdict.CORRECT), (1, Verdict.INCORRECT)]
         journal.add_grades("train", [Grade(2, child.question_id, n, v, "teacher1", HOSTILE) for n, v in grades])
         journal.add_failure(2, "trl_training", HOSTILE)
+        gate = {"action": "warned", "kept": True, "evidence": f"held-out pass rate {HOSTILE}", "alarms": [HOSTILE]}
+        journal.finish_stage(2, ROUND_GATE, {}, gate, 1.0)
+        mean = {"name": "mean@4", "value": 0.625, "low": 0.5, "high": 0.75}
+        scored = {"files": [{"task": f"gsm {HOSTILE}", "questions": 20, "metrics": [mean]}]}
+        journal.finish_stage(2, EVAL_FILES, {}, scored, 1.0)
     (workspace.logs / "auto_trainer.log").write_text(f"12:00:00 {HOSTILE}\n", encoding="utf-8")
     with serve(workspace.root) as served:
         yield served
@@ -104,6 +110,17 @@ def test_questions_are_filtered_opened_and_their_lineage_followed_by_keyboard_al
     page.keyboard.press("Shift+Tab")
     outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
     assert outline != "none" or page.evaluate("document.activeElement === document.body")
+
+
+def test_what_the_round_gate_saw_and_the_scores_on_eval_files_are_shown(page: Any, recorded: Served) -> None:
+    page.goto(recorded.url)
+    gate = page.get_by_role("region", name="The round gate")
+    assert gate.inner_text().split("\n")[-1] == f"Round 2: warned. held-out pass rate {SHOWN}"
+    scores = page.get_by_role("region", name="Scores on EVAL_FILES").locator("tr")
+    assert scores.inner_text().split("\t") == [f"gsm {SHOWN}", "mean@4 0.625 [0.500, 0.750] (20 questions)"]
+    page.goto(recorded.url + "rounds")
+    gate = page.get_by_role("region", name="What the round gate saw")
+    assert f"Round 2: warned. held-out pass rate {SHOWN}" in gate.inner_text()
 
 
 def test_the_first_key_skips_to_the_content_and_every_control_shows_its_focus(page: Any, recorded: Served) -> None:

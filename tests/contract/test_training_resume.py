@@ -186,7 +186,11 @@ def test_told_to_stop_it_saves_after_its_step_and_goes_on_from_there(
     newest = checkpoints.newest_checkpoint(training.places.work, training.run, training.places.quarantine)
     assert newest is not None
     assert newest.facts["step"] == 8
-    assert training.finish()["weights"] == whole[1]["weights"]
+    finished = training.finish()
+    assert finished["weights"] == whole[1]["weights"]
+    told = [name for name in whole[1]["metrics"] if name.startswith(("logps_before/", "logps_after/", "eval_"))]
+    assert len(told) > 4
+    assert {name: finished["metrics"][name] for name in told} == {name: whole[1]["metrics"][name] for name in told}
 
 
 def test_a_damaged_checkpoint_goes_to_quarantine_and_the_one_before_it_serves(

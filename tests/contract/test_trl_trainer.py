@@ -95,17 +95,40 @@ def test_chosen_rises_against_rejected_measured_from_the_starting_policy(run: Tr
         assert run.result.metrics[f"eval_rewards/{side}"] == pytest.approx(sum(values) / 3, abs=1e-3)
 
 
+def mean_log_probabilities(model: Path, questions: list[dict[str, Any]]) -> dict[str, float]:
+    rows = [pair for question in questions for pair in pairs_of(question)]
+    return {
+        side: sum(log_probability(model, row["prompt"], row[side]) for row in rows) / len(rows)
+        for side in ("chosen", "rejected")
+    }
+
+
+def assert_before_and_after(one: Trained, base: Path, questions: list[dict[str, Any]]) -> None:
+    for when, model in (("before", base), ("after", one.job.output_dir)):
+        for side, value in mean_log_probabilities(model, questions).items():
+            assert one.result.metrics[f"logps_{when}/{side}"] == pytest.approx(value, abs=2e-3), (when, side)
+
+
+def test_without_enough_validation_questions_log_probabilities_before_and_after_are_those_of_training_attempts(
+    run: Trained, base: Path
+) -> None:
+    trained_on = sums(range(40))
+    assert_before_and_after(run, base, [trained_on[n * 40 // 16] for n in range(16)])
+
+
 def test_stock_trl_trains_the_same_questions_to_the_same_weights(run: Trained, base: Path, tmp_path: Path) -> None:
     """One pair a question: a step of as many pairs as questions holds the same pairs, in the same order. Some are
     supervised rows."""
     rows = [{**row, "completions": row["completions"][:1], "rejected": [0]} for row in sums(range(60, 68))]
-    more = write_dataset(tmp_path / "supervised", rows)
+    more = write_dataset(tmp_path / "supervised", rows, sums(range(50, 58)))
     stock = trained(tmp_path / "run", base, more, dpo_engine="stock", trl_gradient_accumulation=1, trl_batch_size=8)
     one_step = trained(tmp_path / "grouped", base, more, trl_gradient_accumulation=1, dpo_batch_questions=8)
     assert (stock.result.train_pairs, one_step.result.train_pairs) == (48, 48)
     assert stock.result.metrics["train_loss"] == pytest.approx(one_step.result.metrics["train_loss"], rel=1e-5)
     ours, theirs = (load_file(one.job.output_dir / "model.safetensors") for one in (one_step, stock))
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-4) for name in ours)
+    for done in (stock, one_step):
+        assert_before_and_after(done, base, sums(range(40, 43)) + sums(range(50, 58)))
 
 
 def test_a_loss_over_a_batch_is_trained_by_stock_trl_and_said_so(base: Path, tmp_path: Path) -> None:

@@ -41,7 +41,10 @@ NAMES = {
     *(
         f"artifact:{done}:{name}"
         for done in ("begun", "written", "synced", "renamed", "settled")
-        for name in ("training_state.json", "train.parquet", "round_N_rewards.json", "auto_training_summary.json")
+        for name in (
+            *("training_state.json", "train.parquet", "round_N_rewards.json", "auto_training_summary.json"),
+            *("eval.json", "eval.questions.jsonl"),
+        )
     ),
     *(
         f"journal:{when}_commit:{table}"
@@ -51,7 +54,10 @@ NAMES = {
     *(
         f"stage:{done}:{stage}"
         for done in ("begun", "worked", "marked")
-        for stage in ("data_collection", "data_grading", "dpo_conversion", "trl_training", "next_round_prep")
+        for stage in (
+            *("data_collection", "data_grading", "dpo_conversion", "trl_training", "next_round_prep"),
+            *("evaluation", "round_gate", "eval_files"),
+        )
     ),
 }
 
@@ -66,6 +72,17 @@ def seed() -> int:
 
 def test_the_points_have_these_names():
     assert NAMES - set(baseline().points) == set()
+
+
+def test_the_run_that_is_killed_rolls_a_training_back_and_is_scored_at_its_end():
+    summary = json.loads(baseline().content["auto_training_summary.json"])
+    assert [r["gate"]["action"] for r in summary["rounds"]] == ["rolled_back", "passed"]
+    assert [file["task"] for file in summary["eval_files"]] == ["reported"]
+    assert {"results/eval.json", "results/eval.questions.jsonl"} <= baseline().content.keys()
+    trainings = [json.loads(baseline().content[f"training_results/trl_r{r}_result.json"]) for r in (1, 2)]
+    assert [training["rounds_used"] for training in trainings] == [[1], [2]]
+    made_of = json.loads(baseline().content["checkpoints/merged_solver_r2/config.json"])
+    assert made_of["trainings"] == 1, "the second training began with the weights before the first"
 
 
 def test_the_certificate_every_point_is_survived_also_while_resuming(seed, capfd):
@@ -87,12 +104,15 @@ def test_kills_at_any_time_are_survived(seed):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_kills_at_any_time_are_survived_often(seed):
     results = run_cases(baseline(), timed_cases(baseline(), 100, seed), new_folder(), JOBS)
     assert [result for result in results if result.differences] == [], f"seed {seed}"
 
 
+# Of about 430 cases; each session has its own deadline, so that a run that hangs is found long before this one.
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_every_point_is_survived_at_several_occurrences_with_a_second_kill(seed):
     results = list(run_cases(baseline(), full_cases(baseline(), seed), new_folder(), JOBS))
     assert [result for result in results if result.differences] == [], f"seed {seed}"

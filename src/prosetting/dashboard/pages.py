@@ -23,7 +23,9 @@ from prosetting.managers import charts
 from prosetting.managers.charts import Series
 from prosetting.managers.html import percent, size
 from prosetting.managers.report_page import STAGE_COLOURS, command_to_go_on, drawn
+from prosetting.managers.reported import score_in_words
 from prosetting.managers.resources import samples_since
+from prosetting.managers.round_gate import worth_telling
 from prosetting.managers.run_summary import run_summary
 from prosetting.managers.run_view import ZONES, RunView, question_view, run_view
 from prosetting.managers.timeline import timeline_of
@@ -36,6 +38,8 @@ QUESTIONS_A_PAGE = 50
 LATEST_CALLS = 500
 LOG_LINES, LOG_BYTES = 300, 128 * 2**10
 DRAWN_ROUNDS_LIVE = 4
+WARNINGS = 3
+"""Of the round gate on the overview, the latest ones."""
 RESOURCES_S = 3600.0
 REASONS: tuple[PoolReason, ...] = get_args(PoolReason)
 VERDICT_SERIES = (
@@ -101,6 +105,8 @@ def overview(workspace: Workspace) -> Context:
         "view": view,
         "running": running,
         "at": at,
+        "warnings": [r for r in view.summary["rounds"] if r["gate"] and worth_telling(r["gate"])][-WARNINGS:],
+        "scores": [(file["task"], score_in_words(file)) for file in view.summary["eval_files"]],
         "training": training_progress(workspace) if any(s.name == Stage.TRL_TRAINING for s in running) else None,
         "verdicts": charts.stacked_shares("Attempts of this round by verdict", verdicts, VERDICT_SERIES),
         "curve": charts.learning_curve(view.points),

@@ -2,8 +2,10 @@
 
 The score decides: a paired bootstrap on the pass rates of the held-out questions, one-sided at TAIL. Alarms stand
 beside it. One of the weights (their answers, their log-probabilities) fails them too unless the score is surely better:
-an answer that is half as long may be a better one. One of the data (the judge, the new questions) is only told: going
-back to older weights would not mend it. How often the gate is wrong is measured by `benchmarks/round_gate.py`.
+an answer that is half as long may be a better one. What answers are like is paired and bootstrapped as scores are: an
+alarm needs a large change that is also a sure one. One of the data (the judge, the new questions) is only told: going
+back to older weights would not mend it. How often the gate is wrong is measured by `benchmarks/round_gate.py` and
+`benchmarks/round_gate_alarms.py`.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ from prosetting.records import JudgeHealth, QuestionId
 TAIL = 0.01
 """The chance that weights which are as good as before are called worse, and, at the other end, better."""
 LOGP_GROWTH, LOGP_SLACK_NATS = 2.0, 2.0
-"""Chosen answers that are this much less likely at a training's end than at its start have collapsed: their
-log-probability is beyond growth · first − slack."""
+"""The same chosen answers that are this much less likely after a training than before have collapsed: their mean
+log-probability is beyond growth · before − slack."""
 LEAST_LENGTH, LEAST_DISTINCT = 0.5, 0.5
 """Of what it was before: mean length of an answer in tokens, share of distinct answers among attempts at a question."""
 MOST_UNPARSEABLE = 0.10
@@ -32,8 +34,7 @@ them: a bootstrap over a few questions is too sure of itself."""
 
 @dataclass(frozen=True, slots=True)
 class AnswerFigures:
-    """One checkpoint's sampled attempts at the held-out questions that both were scored on: tokens an attempt, and
-    shares of 0 to 1."""
+    """One checkpoint's sampled attempts at one held-out question: tokens an attempt, and shares of 0 to 1."""
 
     mean_tokens: float
     distinct_share: float
@@ -46,8 +47,8 @@ class Evidence:
 
     rates_before: Mapping[QuestionId, float]
     rates_after: Mapping[QuestionId, float]
-    answers_before: AnswerFigures
-    answers_after: AnswerFigures
+    answers_before: Mapping[QuestionId, AnswerFigures]
+    answers_after: Mapping[QuestionId, AnswerFigures]
     training: Mapping[str, float] = field(default_factory=dict)
     judge: JudgeHealth | None = None
     new_questions: int = 0
@@ -83,7 +84,7 @@ def decide(evidence: Evidence, seed: int) -> Decision:
         found = None
     alarms = [*_alarms_of_training(evidence.training)]
     if found is not None:
-        alarms += _alarms_of_answers(evidence.answers_before, evidence.answers_after)
+        alarms += _alarms_of_answers(evidence, seed)
     return Decision(found, tuple(alarms), tuple(_alarms_of_data(evidence)))
 
 
@@ -98,21 +99,26 @@ def _told(found: Comparison | None) -> str:
 
 
 def _alarms_of_training(figures: Mapping[str, float]) -> Iterator[str]:
-    first, last = figures.get("first_logps/chosen"), figures.get("logps/chosen")
-    if first is not None and last is not None and -last > LOGP_GROWTH * -first + LOGP_SLACK_NATS:
-        yield f"the log-probability of chosen answers collapsed: {first:.1f} → {last:.1f}"
+    before, after = figures.get("logps_before/chosen"), figures.get("logps_after/chosen")
+    if before is not None and after is not None and -after > LOGP_GROWTH * -before + LOGP_SLACK_NATS:
+        yield f"the log-probability of chosen answers collapsed: {before:.1f} → {after:.1f}"
 
 
-def _alarms_of_answers(before: AnswerFigures, after: AnswerFigures) -> Iterator[str]:
-    if after.mean_tokens < LEAST_LENGTH * before.mean_tokens:
-        yield f"answers shrank from {before.mean_tokens:.1f} to {after.mean_tokens:.1f} tokens"
-    if after.distinct_share < LEAST_DISTINCT * before.distinct_share:
-        yield f"attempts became alike: {before.distinct_share:.0%} → {after.distinct_share:.0%} distinct"
-    if after.unparseable_share - before.unparseable_share > MOST_UNPARSEABLE:
-        yield (
-            f"answers cannot be read in {after.unparseable_share:.0%} of the attempts,"
-            f" before in {before.unparseable_share:.0%}"
+def _alarms_of_answers(evidence: Evidence, seed: int) -> Iterator[str]:
+    def compared(name: str) -> Comparison | None:
+        before, after = (
+            {question: getattr(figures, name) for question, figures in answers.items()}
+            for answers in (evidence.answers_before, evidence.answers_after)
         )
+        return compare_rates(before, after, seed, level=1 - 2 * TAIL)
+
+    tokens, distinct, unparseable = map(compared, ("mean_tokens", "distinct_share", "unparseable_share"))
+    if tokens and tokens.is_worse and tokens.b < LEAST_LENGTH * tokens.a:
+        yield f"answers shrank from {tokens.a:.1f} to {tokens.b:.1f} tokens"
+    if distinct and distinct.is_worse and distinct.b < LEAST_DISTINCT * distinct.a:
+        yield f"attempts became alike: {distinct.a:.0%} → {distinct.b:.0%} distinct"
+    if unparseable and unparseable.low > 0 and unparseable.change > MOST_UNPARSEABLE:
+        yield f"answers cannot be read in {unparseable.b:.0%} of the attempts, before in {unparseable.a:.0%}"
 
 
 def _alarms_of_data(evidence: Evidence) -> Iterator[str]:

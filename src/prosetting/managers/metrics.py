@@ -67,8 +67,8 @@ class PoolFigures:
 class TrainingFigures:
     """The trainer's own figures; None where it told none. Log-probabilities are sums over a completion.
 
-    `chosen_logp_drift` is the last steps' mean log-probability of chosen attempts less the first steps': far below 0,
-    the Solver forgets what it is trained to prefer.
+    `chosen_logp` is the mean of the same chosen attempts after the training, `chosen_logp_drift` that less the mean
+    before: far below 0, the Solver forgets what it is trained to prefer.
     """
 
     trained: bool
@@ -246,8 +246,8 @@ def _training(output: dict[str, Any]) -> TrainingFigures:
     told = output.get("metrics", {})
 
     def drift(side: str) -> float | None:
-        first, last = told.get(f"first_logps/{side}"), told.get(f"logps/{side}")
-        return None if first is None or last is None else last - first
+        before, after = told.get(f"logps_before/{side}"), told.get(f"logps_after/{side}")
+        return None if before is None or after is None else after - before
 
     return TrainingFigures(
         trained=output["trained"],
@@ -260,7 +260,7 @@ def _training(output: dict[str, Any]) -> TrainingFigures:
         grad_norm_max=told.get("grad_norm_max"),
         reward_margin=told.get("rewards/margins"),
         reward_accuracy=told.get("rewards/accuracies"),
-        chosen_logp=told.get("logps/chosen"),
+        chosen_logp=told.get("logps_after/chosen"),
         chosen_logp_drift=drift("chosen"),
         rejected_logp_drift=drift("rejected"),
         validation_loss=told.get("eval_loss"),

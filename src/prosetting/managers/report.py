@@ -19,6 +19,7 @@ from prosetting.managers import charts, report_page
 from prosetting.managers.html import css
 from prosetting.managers.learning_curve import CurvePoint, curve_points, draw_bars
 from prosetting.managers.reported import score_in_words
+from prosetting.managers.round_gate import worth_telling
 from prosetting.managers.run_summary import trained_in_words
 
 log = logging.getLogger("prosetting")
@@ -130,7 +131,7 @@ def _new_questions(summary: dict[str, Any]) -> str:
 def _gate(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """What ROUND_GATE found worth telling, a line each."""
     judged = [(r["round"], r["gate"]) for r in summary["rounds"] if r["gate"]]
-    told = [(round_, gate) for round_, gate in judged if gate["action"] != "passed" or gate["alarms"]]
+    told = [(round_, gate) for round_, gate in judged if worth_telling(gate)]
     for round_, gate in told:
         yield "Round gate", f"round {round_} {gate['action'].replace('_', ' ')}: {gate['evidence']}"
     if judged and not told:

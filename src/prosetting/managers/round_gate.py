@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -65,12 +64,11 @@ def judge_weights(journal: Journal, round_: int, settings: Settings) -> Decision
     before = made_in(journal, round_ - 1)
     rates_before, answers_before = _heldout(journal, before)
     rates_after, answers_after = _heldout(journal, round_)
-    both = rates_before.keys() & rates_after.keys()
     evidence = Evidence(
         rates_before,
         rates_after,
-        _figures(answers_before[question_id] for question_id in both),
-        _figures(answers_after[question_id] for question_id in both),
+        answers_before,
+        answers_after,
         training.get("metrics", {}),
         JudgeHealth(**graded["judge"]) if "judge" in graded else None,
         prepared.get("new_questions", {}).get("written", 0),
@@ -92,41 +90,27 @@ def act_on(decision: Decision, round_: int, mode: str) -> dict[str, Any]:
     return record_of(decision, "rolled_back" if mode == "rollback" else "warned")
 
 
-@dataclass(frozen=True, slots=True)
-class _Answers:
-    """The sampled attempts at one held-out question, counted."""
-
-    attempts: int
-    tokens: int
-    distinct: int
-    unparseable: int
+def worth_telling(output: Mapping[str, Any]) -> bool:
+    """Whether what `act_on` gave is more than that all is well."""
+    return output["action"] != "passed" or bool(output["alarms"])
 
 
-def _heldout(journal: Journal, round_: int) -> tuple[dict[QuestionId, float], dict[QuestionId, _Answers]]:
+def _heldout(journal: Journal, round_: int) -> tuple[dict[QuestionId, float], dict[QuestionId, AnswerFigures]]:
     """A checkpoint's pass rates and what its answers are like, by held-out question, in one reading."""
     rates: dict[QuestionId, float] = {}
-    answers: dict[QuestionId, _Answers] = {}
+    answers: dict[QuestionId, AnswerFigures] = {}
     for question_id, group in groupby(journal.graded_attempts("heldout", round_), lambda found: found[0].question_id):
         graded = list(group)
         rates |= pass_rates(grade for _, grade in graded)
-        answers[question_id] = _counted([attempt for attempt, _ in graded if attempt.attempt != GREEDY_ATTEMPT])
+        if sampled := [attempt for attempt, _ in graded if attempt.attempt != GREEDY_ATTEMPT]:
+            answers[question_id] = _figures(sampled)
     return rates, answers
 
 
-def _counted(attempts: Sequence[Trajectory]) -> _Answers:
-    return _Answers(
-        len(attempts),
-        sum(attempt.completion_tokens for attempt in attempts),
-        len({attempt.response for attempt in attempts}),
-        sum(extract(attempt.response).kind != "found" for attempt in attempts),
-    )
-
-
-def _figures(answers: Iterable[_Answers]) -> AnswerFigures:
-    counted = list(answers)
-    attempts = max(sum(one.attempts for one in counted), 1)
+def _figures(attempts: Sequence[Trajectory]) -> AnswerFigures:
+    n = len(attempts)
     return AnswerFigures(
-        sum(one.tokens for one in counted) / attempts,
-        sum(one.distinct for one in counted) / attempts,
-        sum(one.unparseable for one in counted) / attempts,
+        sum(attempt.completion_tokens for attempt in attempts) / n,
+        len({attempt.response for attempt in attempts}) / n,
+        sum(extract(attempt.response).kind != "found" for attempt in attempts) / n,
     )

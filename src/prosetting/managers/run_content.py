@@ -15,7 +15,9 @@ _MEASURED_COLUMNS = {"stages": {"seconds", "finished_at"}, "teacher_calls": {"at
 # Counts keep a 0 of what there was once, such as a verdict that was unknown before the resume.
 _ON_THE_WAY = {"failures", "spans", "teacher_totals", "attempt_counts", "zone_counts", "pool_counts"}
 _FILES = ("metrics.jsonl", "prosetting.db", "prosetting.lock", "report.html")
-_NOT_COMPARED = ("control", "logs", "results", "quarantine", *_FILES)
+# The reports among `results` tell times; what was scored at the end is compared.
+_REPORTS = ("results/report.md", "results/learning_curve.svg")
+_NOT_COMPARED = ("control", "logs", "quarantine", *_FILES, *_REPORTS)
 
 
 def content_of(workspace: Path) -> dict[str, Any]:
@@ -23,7 +25,8 @@ def content_of(workspace: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(workspace.rglob("*")):
         name = path.relative_to(workspace)
-        if path.is_file() and name.parts[0] not in _NOT_COMPARED and not name.name.startswith("prosetting.db"):
+        left_out = {name.parts[0], str(name)} & set(_NOT_COMPARED) or name.name.startswith("prosetting.db")
+        if path.is_file() and not left_out:
             found[str(name)] = _file_content(path, workspace)
     with closing(sqlite3.connect(f"file:{workspace / 'prosetting.db'}?mode=ro", uri=True)) as db:
         tables = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]

@@ -2,7 +2,8 @@
 
 Each run is a process of its own, forked from this one so that nothing needs to be loaded again, and each kill is a
 real SIGKILL on the disk that is asked about. What must be equal in the end is `run_content`'s; the teacher's own
-count tells what was bought twice.
+count tells what was bought twice. The run's first training is turned down by the round gate, so that the next begins
+with the weights before, and its last weights are scored on EVAL_FILES.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from prosetting.core import crash_points
 from prosetting.core.children import log_tail
 from prosetting.errors import ProSettingError
 from prosetting.managers.run_content import content_of, differences_in
-from prosetting.managers.toy_loop import WORKERS, run_toy, toy_settings, write_toy_inputs
+from prosetting.managers.toy_loop import WORKERS, CollapsingOnce, run_toy, toy_settings, write_toy_inputs
 
 SESSION_DEADLINE_S = 120.0
 ANSWERED = "teacher:answered"
@@ -213,8 +214,15 @@ def run_session(
     """
     pid = os.fork()
     if pid == 0:
-        _be_the_run(toy_settings(inputs, workspace, rounds=rounds, generator_share=GENERATOR_SHARE), environ, before)
+        _be_the_run(_settings(inputs, workspace, rounds), environ, before)
     return _wait(pid, kill_after_s)
+
+
+def _settings(inputs: Path, workspace: Path, rounds: int) -> Settings:
+    """Two trainings: the first is rolled back (`CollapsingOnce`), the second stays."""
+    plain = toy_settings(inputs, workspace, rounds=rounds, generator_share=GENERATOR_SHARE)
+    changes = {"first_training_round": rounds - 1, "round_gate": "rollback"}
+    return plain.model_copy(update=changes | {"eval_files": (str(inputs / "reported.json"),)})
 
 
 def _be_the_run(settings: Settings, environ: Mapping[str, str], before: Callable[[], None] | None) -> NoReturn:
@@ -229,7 +237,7 @@ def _be_the_run(settings: Settings, environ: Mapping[str, str], before: Callable
         crash_points.arm()
         if before is not None:
             before()
-        code = run_toy(settings)
+        code = run_toy(settings, lambda given: CollapsingOnce(given.first_training_round))
     except ProSettingError as error:
         code = error.exit_code
         print(f"error: {error}", file=sys.stderr)

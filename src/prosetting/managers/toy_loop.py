@@ -13,8 +13,8 @@ import json
 import random
 import struct
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -27,14 +27,14 @@ from prosetting.core.workspace import Workspace
 from prosetting.datasets.generator_text import generator_completion
 from prosetting.managers.run import start_run
 from prosetting.teachers import arithmetic
-from prosetting.trainers.base import TrainingJob, TrainingResult
+from prosetting.trainers.base import Trainer, TrainingJob, TrainingResult
 from prosetting.trainers.checkpoints import put_in_place, seal, sealed_or_quarantined
 from prosetting.trainers.generator_job import read_rows
 
 WORKERS = 4
 """Teacher calls in flight."""
 CHANCE_AT_FIRST, CHANCE_A_TRAINING = 0.45, 0.15
-_QUESTIONS, _HELD_OUT, _ATTEMPTS = 3, 1, 3
+_QUESTIONS, _HELD_OUT, _REPORTED, _ATTEMPTS = 3, 1, 1, 3
 
 
 def toy_settings(
@@ -72,25 +72,27 @@ def toy_settings(
 
 
 def write_toy_inputs(folder: Path, *, seed: int = 7) -> None:
-    """The base model and the two question files. Every other question has no reference, so that Teacher1 decides."""
+    """The base model and the three question files. Every other question has no reference, so that Teacher1 decides."""
     make_folder(folder)
     rng = random.Random(f"{seed} toy")
     stories: dict[str, str] = {}
-    while len(stories) < _QUESTIONS + _HELD_OUT:
+    while len(stories) < _QUESTIONS + _HELD_OUT + _REPORTED:
         problem = arithmetic.random_problem(rng, 1 + len(stories) % 3)
         stories[arithmetic.render(problem)] = str(arithmetic.solve(problem))
     rows = [{"question": question, "answer": answer} for question, answer in stories.items()]
     for row in rows[1:_QUESTIONS:2]:
         del row["answer"]
     (folder / "questions.json").write_text(json.dumps(rows[:_QUESTIONS]), encoding="utf-8")
-    (folder / "heldout.json").write_text(json.dumps(rows[_QUESTIONS:]), encoding="utf-8")
+    (folder / "heldout.json").write_text(json.dumps(rows[_QUESTIONS:-_REPORTED]), encoding="utf-8")
+    (folder / "reported.json").write_text(json.dumps(rows[-_REPORTED:]), encoding="utf-8")
     _write_model(folder / "base", trainings=0, made_of="")
     _write_model(folder / "generator", trainings=0, made_of="generator")
 
 
-def run_toy(settings: Settings) -> int:
+def run_toy(settings: Settings, open_trainer: Callable[[Settings], Trainer] | None = None) -> int:
     """Start, or go on with, a toy run; the exit code."""
-    return start_run(settings, (), "auto", open_solver=_open_solver, open_trainer=lambda _: ScriptedTrainer())
+    trainer = open_trainer or (lambda _: ScriptedTrainer())
+    return start_run(settings, (), "auto", open_solver=_open_solver, open_trainer=trainer)
 
 
 def _open_solver(settings: Settings, workspace: Workspace, model: str) -> ScriptedSolver:
@@ -176,6 +178,19 @@ class ScriptedTrainer:
 
     def close(self) -> None:
         pass
+
+
+class CollapsingOnce(ScriptedTrainer):
+    """Its training in one round says of itself what the round gate takes for a collapse, whatever the scores are."""
+
+    def __init__(self, round_: int) -> None:
+        self._round = round_
+
+    def train(self, job: TrainingJob) -> TrainingResult:
+        result = super().train(job)
+        if job.round != self._round:
+            return result
+        return replace(result, metrics=result.metrics | {"logps_before/chosen": -20.0, "logps_after/chosen": -80.0})
 
 
 def _write_model(folder: Path, *, trainings: int, made_of: str) -> None:

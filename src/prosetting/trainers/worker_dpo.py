@@ -21,13 +21,15 @@ from trl import DPOConfig, DPOTrainer
 
 from prosetting.trainers.checkpoints import SEAL, seal
 from prosetting.trainers.worker_dpo_callbacks import Checkpoints, Progress, StopWish
-from prosetting.trainers.worker_dpo_data import pairs_in, prepare
+from prosetting.trainers.worker_dpo_data import pairs_in, prepare, questions_in
 from prosetting.trainers.worker_dpo_grouped import GroupedDPOTrainer
 from prosetting.trainers.worker_dpo_model import AsOrdered, adapters, begin, load, save, train_to_the_end
 from prosetting.trainers.worker_process import main
 
 OF_THIS_START = ("_runtime", "_per_second", "_num_tokens")
 """Figures of trl that tell of the time since the last start, not of the training."""
+FEWEST_QUESTIONS, SAMPLED = 10, 16
+"""Questions of a validation set below which log-probabilities before and after are those of training rows, so many."""
 
 
 def train(job: dict[str, Any], stop: StopWish) -> bool:
@@ -60,6 +62,7 @@ def train(job: dict[str, Any], stop: StopWish) -> bool:
     evaluated = trainer.evaluate() if validation_set is not None else {}
     metrics = logged_metrics(trainer.state.log_history, every=trainer.state.logging_steps)
     metrics |= {name: value for name, value in evaluated.items() if not name.endswith(OF_THIS_START)}
+    metrics |= before_and_after(trainer, evaluated, questions_in(validation_set))
     metrics["processes"] = args.world_size
     result = {
         "train_pairs": pairs_in(train_set),
@@ -80,23 +83,41 @@ def keep_data(job: dict[str, Any]) -> None:
         seal(folder, job["run"], {})
 
 
+def before_and_after(trainer: DPOTrainer, evaluated: dict[str, float], questions: int) -> dict[str, float]:
+    """`logps_before/…` and `logps_after/…`: the mean log-probability of the same chosen, and rejected, attempts with
+    the weights that the training started from and with those that it made.
+
+    Of the validation set, as `evaluated`; where its `questions` are too few, of a sample of what was trained on. The
+    steps that were logged would not do: the first and the last of them are a few questions each, and not the same.
+    A reward is β times the difference from the reference, which is the model as it was before.
+    """
+    if questions < FEWEST_QUESTIONS:
+        trained_on = trainer.train_dataset
+        most = min(SAMPLED, len(trained_on))
+        # Not as an argument: trl would compute the reference of these rows again, by what is no reference any more.
+        trainer.eval_dataset = trained_on.select([n * len(trained_on) // most for n in range(most)])
+        evaluated = trainer.evaluate()
+    after = {side: evaluated[f"eval_logps/{side}"] for side in ("chosen", "rejected")}
+    drift = {side: evaluated[f"eval_rewards/{side}"] / trainer.beta for side in after}
+    before = {f"logps_before/{side}": after[side] - drift[side] for side in after}
+    return before | {f"logps_after/{side}": value for side, value in after.items()}
+
+
 def logged_metrics(history: list[dict[str, float]], *, every: int) -> dict[str, float]:
-    """TRL's figures of the last logged steps, the log-probabilities of the first as `first_logps/…`, the mean loss,
-    and the largest gradient norm, of the steps that are logged `every` so often: the one at which a training was
-    stopped is logged besides, and has no say.
+    """TRL's figures of the last logged steps, the mean loss, and the largest gradient norm, of the steps that are
+    logged `every` so often: the one at which a training was stopped is logged besides, and has no say.
 
     From the history, which a checkpoint carries; trl's own mean is of the steps since the last start only.
     """
     steps = [entry for entry in history if "rewards/margins" in entry and "loss" in entry]
     if not steps:
         return {}
-    first = {f"first_{name}": value for name, value in steps[0].items() if name.startswith("logps/")}
     last = {name: value for name, value in steps[-1].items() if "/" in name or name in ("loss", "grad_norm")}
     ends = [0, *(entry["step"] for entry in steps)]
     total = sum(entry["loss"] * (end - start) for entry, start, end in zip(steps, ends, ends[1:], strict=False))
     regular = [entry for entry in steps if entry["step"] % every == 0 or entry["step"] in (1, ends[-1])]
     largest = {"grad_norm_max": max(entry["grad_norm"] for entry in regular)} if "grad_norm" in last else {}
-    return {"train_loss": total / ends[-1], **first, **last, **largest}
+    return {"train_loss": total / ends[-1], **last, **largest}
 
 
 if __name__ == "__main__":

@@ -132,3 +132,10 @@ def pairs_in(dataset: datasets.Dataset | None) -> int:
     if dataset is None or "rows" not in dataset.column_names:
         return len(dataset or ())
     return sum(len(chosen) for chosen in dataset["chosen"])
+
+
+def questions_in(dataset: datasets.Dataset | None) -> int:
+    """Distinct questions, of either engine's dataset."""
+    if dataset is None or "rows" in dataset.column_names:
+        return len(dataset or ())
+    return len({str(prompt) for prompt in dataset["prompt"]})
