@@ -127,8 +127,6 @@ def test_stock_trl_trains_the_same_questions_to_the_same_weights(run: Trained, b
     assert stock.result.metrics["train_loss"] == pytest.approx(one_step.result.metrics["train_loss"], rel=1e-5)
     ours, theirs = (load_file(one.job.output_dir / "model.safetensors") for one in (one_step, stock))
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-4) for name in ours)
-    for done in (stock, one_step):
-        assert_before_and_after(done, base, sums(range(40, 43)) + sums(range(50, 58)))
 
 
 def test_a_loss_over_a_batch_is_trained_by_stock_trl_and_said_so(base: Path, tmp_path: Path) -> None:

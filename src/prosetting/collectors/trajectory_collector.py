@@ -116,8 +116,10 @@ class _Sampling:
                 self._unwritten.acquire()
                 loop.call_soon_threadsafe(self._arrived, sample)
 
-        await in_thread(draw, end=solver.close)
-        await self._commits.write(lambda: None)  # after all that has arrived
+        try:
+            await in_thread(draw, end=solver.close)
+        finally:
+            await self._commits.write(lambda: None)  # after all that has arrived, also from a Solver that is lost
         if self._failure:
             raise self._failure
 
