@@ -118,15 +118,17 @@ def test_without_enough_validation_questions_log_probabilities_before_and_after_
 
 def test_stock_trl_trains_the_same_questions_to_the_same_weights(run: Trained, base: Path, tmp_path: Path) -> None:
     """One pair a question: a step of as many pairs as questions holds the same pairs, in the same order. Some are
-    supervised rows."""
+    supervised rows. The validation set fills its batches: of others stock TRL gives the mean of their means."""
     rows = [{**row, "completions": row["completions"][:1], "rejected": [0]} for row in sums(range(60, 68))]
-    more = write_dataset(tmp_path / "supervised", rows, sums(range(50, 58)))
+    more = write_dataset(tmp_path / "supervised", rows, sums(range(43, 56)))
     stock = trained(tmp_path / "run", base, more, dpo_engine="stock", trl_gradient_accumulation=1, trl_batch_size=8)
     one_step = trained(tmp_path / "grouped", base, more, trl_gradient_accumulation=1, dpo_batch_questions=8)
     assert (stock.result.train_pairs, one_step.result.train_pairs) == (48, 48)
     assert stock.result.metrics["train_loss"] == pytest.approx(one_step.result.metrics["train_loss"], rel=1e-5)
     ours, theirs = (load_file(one.job.output_dir / "model.safetensors") for one in (one_step, stock))
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-4) for name in ours)
+    for done in (stock, one_step):
+        assert_before_and_after(done, base, sums(range(40, 56)))
 
 
 def test_a_loss_over_a_batch_is_trained_by_stock_trl_and_said_so(base: Path, tmp_path: Path) -> None:

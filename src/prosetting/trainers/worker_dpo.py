@@ -89,7 +89,8 @@ def before_and_after(trainer: DPOTrainer, evaluated: dict[str, float], questions
 
     Of the validation set, as `evaluated`; where its `questions` are too few, of a sample of what was trained on. The
     steps that were logged would not do: the first and the last of them are a few questions each, and not the same.
-    A reward is β times the difference from the reference, which is the model as it was before.
+    A reward is β times the difference from the reference, which is the model as it was before. Stock TRL's mean is one
+    over batches, before and after alike.
     """
     if questions < FEWEST_QUESTIONS:
         trained_on = trainer.train_dataset
