@@ -109,13 +109,19 @@ def certify(baseline: Baseline, folder: Path, *, quick: bool, seed: int, jobs: i
     """The outcome of each point as it comes, `jobs` runs at a time.
 
     Quick: each point at its first occurrence, several in one run, so that each but the first falls into a resume.
-    Full: each at its first, middle and last occurrence, each with a drawn second kill while the run resumes.
+    Full: each at its first, middle and last occurrence, each with a drawn second kill while the run resumes; where that
+    occurrence does not come again, at an earlier one.
     """
+    alone = []
     if not quick:
-        for result in run_cases(baseline, full_cases(baseline, seed), folder, jobs):
+        for result in run_cases(baseline, full_cases(baseline, seed), folder / "full", jobs):
+            if result.killed_at or result.differences:
+                yield _outcome(result, result.case.name)
+            else:
+                alone.append(_earlier(result.case))
+        for result in run_cases(baseline, alone, folder / "earlier", jobs):
             yield _outcome(result, result.case.name)
         return
-    alone = []
     for result in run_cases(baseline, chains(baseline, seed), folder / "chains", jobs):
         for order in result.case.orders:
             if result.differences or order not in result.killed_at:
@@ -124,6 +130,13 @@ def certify(baseline: Baseline, folder: Path, *, quick: bool, seed: int, jobs: i
                 yield Outcome(str(order), "survived")
     for result in run_cases(baseline, alone, folder / "alone", jobs):
         yield _outcome(result, result.case.name)
+
+
+def _earlier(case: Case) -> Case:
+    """At half of the occurrences: how many commits a run makes depends on when answers come, so the last may not come
+    again."""
+    name, _, nth = str(case.orders[0]).rpartition("#")
+    return Case((f"{name}#{(int(nth) + 1) // 2}", *case.orders[1:]))
 
 
 def _outcome(result: Result, name: str) -> Outcome:
