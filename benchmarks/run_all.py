@@ -20,7 +20,7 @@ from typing import Any
 
 FOLDER = Path(__file__).parent
 RESULTS, TABLE = FOLDER / "results.jsonl", FOLDER / "RESULTS.md"
-NO_CLAIMS = {"run_all", "loopback_teacher", "scaling_model", "stock_round"}
+NO_CLAIMS = {"run_all", "loopback_teacher", "scaling_model", "served_teacher", "stock_round"}
 HEAD = """\
 # What the benchmarks found
 

@@ -23,11 +23,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from served_teacher import LATENCY_S, WORKERS, served_teacher
 
 from prosetting.demo.prepare import prepare
 from prosetting.demo.questions import seed_pool
@@ -36,8 +36,6 @@ from prosetting.demo.recipe import RUN_SETTINGS, Recipe
 QUESTIONS, OF_A_START = 2_000, 16
 BAR = 3.0
 SEED = 7
-WORKERS = 32
-LATENCY_S = 0.05
 STOCK = Path(__file__).with_name("stock_round.py")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
@@ -69,18 +67,6 @@ class Inputs:
 
     def new_folder(self, name: str) -> Path:
         return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.folder))
-
-
-@contextmanager
-def teacher() -> Iterator[str]:
-    """The base URL of an embedded teacher that answers late."""
-    command = [sys.executable, "-m", "prosetting.teachers.embedded_teacher", "--fault", f"hang:{LATENCY_S}@1"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as child:
-        assert child.stdout is not None
-        try:
-            yield f"http://127.0.0.1:{json.loads(child.stdout.readline())['port']}/v1"
-        finally:
-            child.terminate()
 
 
 def product(inputs: Inputs, count: int) -> Run:
@@ -161,7 +147,7 @@ def main() -> None:
     given = parser.parse_args()
     count: int = given.questions
     prepare(given.demo, SEED, workspace=given.demo / "run")
-    with tempfile.TemporaryDirectory() as temporary, teacher() as base_url:
+    with tempfile.TemporaryDirectory() as temporary, served_teacher(LATENCY_S) as base_url:
         inputs = Inputs((given.demo / "solver").resolve(), base_url, Path(temporary))
         prompts = best_prompts_a_batch(inputs, count)
         print(f"stock samples fastest with {prompts} prompts × 8 a batch")

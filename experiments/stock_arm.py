@@ -15,7 +15,6 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import datasets
-from served_teacher import WORKERS, served_teacher
 from transformers import set_seed
 
 from prosetting.collectors.data_normalizer import load_questions
@@ -24,6 +23,7 @@ from prosetting.managers.pool_policy import POOL_POLICIES, Candidates
 from prosetting.records import Question, QuestionId, Verdict, question_id_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+from served_teacher import WORKERS, served_teacher
 from stock_round import Graded, Policy, Teacher, enhance, grade, pairs, train
 
 PROMPTS_A_BATCH = int(RUN_SETTINGS["SOLVER_BATCH_SIZE"]) // int(RUN_SETTINGS["ATTEMPTS_PER_QUESTION"])

@@ -170,14 +170,7 @@ def test_a_generator_that_cannot_be_trained_is_given_up_and_the_solver_is_traine
 ) -> None:
     settings = toy_settings(ran.inputs, tmp_path / "run", rounds=2, generator_share=0.5)
     settings = settings.model_copy(update={"auto_continue_on_failure": True, "auto_max_retries": 0})
-    code = start_run(
-        settings,
-        (),
-        "auto",
-        open_solver=lambda settings, workspace, model: ScriptedSolver(model),
-        open_trainer=lambda settings: FailingGenerator(),
-    )
-    assert code == 0
+    assert run_toy(settings, lambda settings: FailingGenerator()) == 0
     told = json.loads((tmp_path / "run" / "auto_training_summary.json").read_text())["rounds"][1]
     assert (told["trained"], told["generator"]["trained"]) == (True, False)
     assert "given up" in told["generator"]["reason"]

@@ -59,18 +59,18 @@ class LocalSolver:
         trust_remote_code: bool = False,
         worker: Sequence[str] = (WORKER,),
     ) -> None:
-        folder = Path(model_path).expanduser().absolute()
-        self.model_path = str(folder) if folder.is_dir() else model_path
+        folder = _folder(model_path)
+        self.model_path = folder or model_path
         self._log_file = log_file
         env = gpu_env(gpu_ids)
-        if folder.is_dir():
+        if folder:
             env["HF_HUB_OFFLINE"] = "1"
         command = [*worker, "--model", self.model_path, "--slots", str(batch_size)]
         if trust_remote_code:
             command.append("--trust-remote-code")
         self._batch_size = batch_size
         # On a GPU what the process itself holds is free only when it ends.
-        self._takes_others = not gpu_ids and tuple(worker) == (WORKER,) and folder.is_dir()
+        self._takes_others = not gpu_ids and tuple(worker) == (WORKER,) and folder is not None
         self._keys = itertools.count()
         self._child = children.start_child(command, log_file=log_file, extra_env=env, pipes=True)
 
@@ -85,12 +85,13 @@ class LocalSolver:
         """Only a folder, on the CPU, in a process that lives and began with a folder (it asks no hub)."""
         if not self._takes_others or self._child.poll() is not None:
             return False
-        if model is not None and not Path(model).expanduser().is_dir():
+        folder = None if model is None else _folder(model)
+        if model is not None and folder is None:
             return False
-        self.model_path = str(Path(model).expanduser().absolute()) if model else ""
+        self.model_path = folder or ""
         self.__dict__.pop("facts", None)
         try:
-            self._send([{"model": self.model_path or None}])
+            self._send([{"model": folder}])
         except SolverError:
             return False
         return True
@@ -159,6 +160,12 @@ class LocalSolver:
             f"the sampling process ended (exit status {self._child.returncode}). Its last messages:\n{tail}",
             next_step=_advice(tail, self._log_file),
         )
+
+
+def _folder(model: str) -> str | None:
+    """The absolute path of a folder; None for what is none, such as a hub name."""
+    folder = Path(model).expanduser().absolute()
+    return str(folder) if folder.is_dir() else None
 
 
 def _advice(message: str, log_file: Path) -> str:

@@ -13,7 +13,7 @@ from prosetting.managers.engine_turns import EngineTurns
 from prosetting.managers.heldout import draw_and_grade, score_heldout
 from prosetting.managers.question_files import QuestionFiles
 from prosetting.managers.reported import reported_inputs, reported_scores, write_reported
-from prosetting.managers.round_gate import act_on, judge_weights, made_in
+from prosetting.managers.round_gate import act_on, judge_weights, made_in, worth_telling
 from prosetting.managers.run_so_far import RunSoFar
 from prosetting.processors.reward_calculator import RewardCalculator
 from prosetting.records import Stage
@@ -87,7 +87,7 @@ class Scoring:
     async def _judge(self, round_: int) -> dict[str, Any]:
         decision = await self._run.read_in_thread(lambda reader: judge_weights(reader, round_, self._settings))
         output = act_on(decision, round_, self._settings.round_gate)
-        if output["action"] != "passed" or output["alarms"]:
+        if worth_telling(output):
             log.warning("round %d: %s · %s", round_, output["action"].replace("_", " "), output["evidence"])
         return output
 

@@ -157,8 +157,7 @@ class TrlTrainer:
         progress_file = job.log_file.with_suffix(".progress.jsonl")
         for file in (progress_file, _stop_file(job)):
             file.unlink(missing_ok=True)
-        if self._waiting is None or self._waiting.poll() is not None:
-            self.get_ready(job)
+        self.get_ready(job)
         child, self._waiting = self._waiting, None
         assert child is not None
         resume_from = checkpoint.folder if checkpoint else None

@@ -1,4 +1,4 @@
-"""A teacher for several trainings to ask: the embedded one as a server of its own."""
+"""A teacher for all that is compared to ask: the embedded one as a server of its own, which can answer late."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 WORKERS = 32
 """Calls in flight."""
+LATENCY_S = 0.05
 
 
 @contextmanager
