@@ -44,7 +44,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def worker_is(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     here, source = Path(__file__).parent, Path(trl_trainer.__file__).parents[2]
     monkeypatch.setenv("PYTHONPATH", f"{source}:{here}")
-    monkeypatch.setattr(trl_trainer, "WORKER", name)
+    monkeypatch.setattr(TrlTrainer, "worker", name)
 
 
 @pytest.fixture

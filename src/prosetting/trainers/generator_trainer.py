@@ -19,13 +19,11 @@ from prosetting.trainers.trl_trainer import STOP_GRACE_S, OnProgress, TrlTrainer
 
 log = logging.getLogger("prosetting")
 
-WORKER = "prosetting.trainers.worker_sft"
-
 
 class GeneratorTrainer(TrlTrainer):
     """Trains on the measured rows of `job.training_files` (generator_training.json); pairs of a result are rows."""
 
-    worker = WORKER
+    worker = "prosetting.trainers.worker_sft"
     unit = "rows of which the utility is measured"
 
     def __init__(

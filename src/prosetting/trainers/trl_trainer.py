@@ -49,7 +49,6 @@ from prosetting.trainers.trl_job import (
 log = logging.getLogger("prosetting")
 
 LAUNCHER = "accelerate.commands.launch"
-WORKER = "prosetting.trainers.worker_dpo"
 POLL_INTERVAL_S = 0.2
 STOP_GRACE_S = 8.0
 MOST_SMALLER_STEPS = 3
@@ -68,7 +67,7 @@ class TrlTrainer:
     Another kind of training (generator_trainer.py) has another worker and overrides what stands last in the class.
     """
 
-    worker = WORKER
+    worker = "prosetting.trainers.worker_dpo"
     unit = "pairs"
 
     def __init__(

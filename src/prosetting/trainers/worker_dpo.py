@@ -4,8 +4,9 @@ Run by `accelerate launch`.
 
 Weights are float32 and, with bf16 or fp16, computed with under autocast, as TRL does by default: small updates
 would be lost in a bf16 weight. A process holds weights, gradients and two AdamW moments, 16 bytes a parameter.
-The reference policy is the model at the round's start, after a resume too: the model is loaded from there, trl
-computes the reference log-probabilities with it, and only then does the trainer load its checkpoint.
+The reference policy is the model at the round's start, after a resume too: trl computes the reference
+log-probabilities with the model that is loaded from there, and only then does the trainer load its checkpoint; or a
+process beside this one computes them, with a model of its own.
 A checkpoint's optimizer, schedule and random state are pickles: transformers reads them with `weights_only=True`.
 """
 
@@ -17,8 +18,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from trl import DPOConfig, DPOTrainer
 
+from prosetting.core.machine import this_machine
 from prosetting.trainers.checkpoints import SEAL, seal
 from prosetting.trainers.worker_dpo_callbacks import Checkpoints, Progress, StopWish
 from prosetting.trainers.worker_dpo_data import pairs_in, prepare, questions_in
@@ -28,6 +31,8 @@ from prosetting.trainers.worker_process import main
 
 OF_THIS_START = ("_runtime", "_per_second", "_num_tokens")
 """Figures of trl that tell of the time since the last start, not of the training."""
+MOST_CORES = 16
+"""Of a processor on which the reference is computed beside the training."""
 FEWEST_QUESTIONS, SAMPLED = 10, 16
 """Questions of a validation set below which log-probabilities before and after are those of training rows, so many."""
 
@@ -44,7 +49,11 @@ def train(job: dict[str, Any], stop: StopWish) -> bool:
     tokenizer = begin(job, args)
     train_set, validation_set = prepare(job, args, tokenizer)
     checkpoints = Checkpoints(Path(job["work_dir"]), job["run"], stop)
-    engine = partial(GroupedDPOTrainer, most_tokens=job["most_tokens"]) if job["engine"] == "grouped" else DPOTrainer
+    engine = DPOTrainer
+    if job["engine"] == "grouped":
+        processes = beside(args, this_machine().cpu_count)
+        torch.set_num_threads(max(1, torch.get_num_threads() - processes))
+        engine = partial(GroupedDPOTrainer, most_tokens=job["most_tokens"], references=processes)
     trainer = engine(
         model=load(job),
         args=args,
@@ -76,8 +85,19 @@ def train(job: dict[str, Any], stop: StopWish) -> bool:
     return True
 
 
+def beside(args: DPOConfig, cores: int) -> int:
+    """Processes beside this one that compute the reference's log-probabilities while it trains; 0: they are computed
+    before.
+
+    On the cores of one processor, of which a training step leaves some idle: one in four, for it costs three of the
+    reference's passes or more, and no more than make sense to hold a model each. Each epoch would compute them again.
+    """
+    spare = args.use_cpu and args.world_size == 1 and args.num_train_epochs <= 1 and sys.platform == "linux"
+    return max(1, cores // 4) if spare and 1 < cores <= MOST_CORES else 0
+
+
 def keep_data(job: dict[str, Any]) -> None:
-    """Seal the prepared pairs with their reference log-probabilities: a resumed training need not compute them."""
+    """Seal the prepared pairs with the reference log-probabilities computed before: a resumed training has them."""
     folder = Path(job["data_dir"])
     if not (folder / SEAL).exists():
         seal(folder, job["run"], {})

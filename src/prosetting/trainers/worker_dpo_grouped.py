@@ -14,12 +14,14 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, fsdp2_prepare_model, gather_object, is_peft_model
 from datasets import Dataset, concatenate_datasets
 from datasets.fingerprint import Hasher
 from torch.nn.utils.rnn import pad_sequence
+from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, TrainerCallback
 from trl import DPOConfig, DPOTrainer
@@ -50,6 +52,8 @@ class GroupedDPOTrainer(DPOTrainer):
     """Trains on questions: datasets of `rows` (token ids), `starts`, `chosen` and `rejected` (indices into rows).
 
     `per_device_train_batch_size` counts questions; `most_tokens` bounds what is in one forward pass of the model.
+    With `references`, so many processes beside this one collate the batches and compute the reference's
+    log-probabilities of their pairs, each with a model of its own; else they are computed for all rows before.
     Raises ValueError for what depends on how pairs fall into batches, or on one pair of a completion's many.
     """
 
@@ -57,15 +61,25 @@ class GroupedDPOTrainer(DPOTrainer):
     loss_weights: list[float]
 
     def __init__(
-        self, model: PreTrainedModel, args: DPOConfig, *, most_tokens: int | None = None, **kwargs: Any
+        self,
+        model: PreTrainedModel,
+        args: DPOConfig,
+        *,
+        most_tokens: int | None = None,
+        references: int = 0,
+        **kwargs: Any,
     ) -> None:
         _refuse(model, args)
+        self._references = references
         share = _take_parts(model.get_base_model() if is_peft_model(model) else model)
         self._counts: dict[str, list[torch.Tensor]] = {"train": [], "eval": []}
         """Lines, chosen and rejected tokens, and pairs behind each figure that TRL notes: the weights of its mean."""
         self._reference: PreTrainedModel | None = None
         callbacks = [*kwargs.pop("callbacks", ()), _NoReferenceOfTrl(self)]
-        collator = QuestionCollator(most_tokens, share)
+        collator: Callable[..., dict[str, Any]] = QuestionCollator(most_tokens, share)
+        if references:
+            args.dataloader_num_workers, args.dataloader_multiprocessing_context = references, "fork"
+            collator = _WithReference(self, collator)
         super().__init__(model=model, args=args, data_collator=collator, callbacks=callbacks, **kwargs)
         self.is_fsdp_enabled = self.is_sharded
         self._reference = None
@@ -77,7 +91,10 @@ class GroupedDPOTrainer(DPOTrainer):
         self._signature_columns = [*COLUMNS, REFERENCE]
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
-        """`dataset` with the reference's log-probability of each row, from the cache beside it where it is there."""
+        """`dataset` with the reference's log-probability of each row, from the cache beside it where it is there; as it
+        is where they are computed beside the training."""
+        if self._references:
+            return dataset
         fingerprint = [Hasher.hash((dataset._fingerprint, self._precompute_model_hash, REFERENCE))]
         broadcast_object_list(fingerprint, from_process=0)
         cache_file = dataset._get_cache_file_path(fingerprint[0])
@@ -105,23 +122,39 @@ class GroupedDPOTrainer(DPOTrainer):
         logps: list[list[float]] = []
         for batch in loader:
             inputs = self._prepare_inputs(batch)
-            lengths, device = inputs["lengths"], self.accelerator.device
-            once = self._once(model, inputs, torch.arange(len(lengths), device=device))
-            mask = torch.ones(len(lengths), 1 + max(lengths), dtype=torch.long, device=device)
-            halves = self.compute_ref_log_probs(once, {"input_ids": mask, "completion_mask": mask})
-            of_question = torch.cat(halves).cpu().split(inputs["rows_a_question"].tolist())
+            of_question = self._logps_of_rows(model, inputs).cpu().split(inputs["rows_a_question"].tolist())
             logps += [question.tolist() for question in of_question]
         return dict(gather_object(list(zip(mine, logps, strict=True))))
+
+    def _logps_of_rows(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        """(rows,) log-probabilities of the completions of a batch."""
+        lengths, device = inputs["lengths"], self.accelerator.device
+        once = self._once(model, inputs, torch.arange(len(lengths), device=device))
+        mask = torch.ones(len(lengths), 1 + max(lengths), dtype=torch.long, device=device)
+        return torch.cat(self.compute_ref_log_probs(once, {"input_ids": mask, "completion_mask": mask}))
 
     def _shared_reference(self) -> PreTrainedModel:
         """The model at the round's start, shared by the processes layer by layer; the policy is whole until `train`."""
         if self._reference is None:
-            policy = self.model.get_base_model() if is_peft_model(self.model) else self.model
-            found = type(policy).from_pretrained(policy.name_or_path, dtype=policy.dtype, use_safetensors=True)
-            _take_parts(found)
-            add_fused_lm_head(found)
-            self._reference = fsdp2_prepare_model(self.accelerator, found).eval()
+            reference = self._another_reference(_take_parts)
+            self._reference = fsdp2_prepare_model(self.accelerator, reference).eval()
         return self._reference
+
+    def _another_reference(self, take_parts: Callable[[PreTrainedModel], bool]) -> PreTrainedModel:
+        """The model at the round's start, loaded once more."""
+        policy = self.model.get_base_model() if is_peft_model(self.model) else self.model
+        found = type(policy).from_pretrained(policy.name_or_path, dtype=policy.dtype, use_safetensors=True)
+        take_parts(found)
+        add_fused_lm_head(found)
+        return found
+
+    def with_reference(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """`batch` with the reference's log-probabilities of its pairs, by a model that this process loads for it."""
+        if self._reference is None:
+            self._reference = self._another_reference(take_parts).eval()
+        logps = self._logps_of_rows(self._reference, batch)
+        chosen, rejected = batch["lines"].chunk(2)
+        return batch | {"ref_chosen_logps": logps[chosen], "ref_rejected_logps": logps[rejected]}
 
     def _as_many_parts(self, parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """`parts` and, where another process has more, repeats that score nothing: each pass gathers shared layers."""
@@ -203,6 +236,31 @@ class GroupedDPOTrainer(DPOTrainer):
             figures["num_tokens"] = [tokens_seen]
             self._counts[mode].clear()
         super().log(logs, start_time)
+
+
+class _WithReference:
+    """Collates questions, and adds the reference's log-probabilities of their pairs, in a process beside the trainer's.
+
+    A fork of it: what is here is as it was when the pass over the data began, but for the reference, loaded anew.
+    """
+
+    def __init__(self, trainer: GroupedDPOTrainer, collate: Callable[..., dict[str, Any]]) -> None:
+        self._trainer = trainer
+        self._collate = collate
+
+    def __call__(self, questions: list[dict[str, Any]]) -> dict[str, Any]:
+        return _Sent(self._trainer.with_reference(self._collate(questions)))
+
+
+class _Sent(dict[str, Any]):
+    """A batch that goes to another process as bytes: torch would send each tensor as a shared file of its own."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _received, (tree_map_only(torch.Tensor, torch.Tensor.numpy, dict(self)),)
+
+
+def _received(arrays: dict[str, Any]) -> dict[str, Any]:
+    return tree_map_only(np.ndarray, torch.from_numpy, arrays)
 
 
 class _NoReferenceOfTrl(TrainerCallback):
