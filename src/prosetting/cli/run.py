@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shlex
 import sys
@@ -60,6 +61,7 @@ def run(
         return _print_plan(settings, notices, as_json)
     from prosetting.managers.run import start_run
 
+    gc.freeze()  # what is loaded by now stays: nobody need look through it for garbage
     workspace = Workspace.of(settings)
     before = _written_at(workspace)
     try:

@@ -6,8 +6,12 @@ On a GPU the checkpoint's own dtype is kept, on the CPU it is float32.
 
 from __future__ import annotations
 
-import argparse
 import gc
+
+if __name__ == "__main__":
+    gc.disable()  # until they are frozen: libraries are no garbage, and to look for some is a quarter of their loading
+
+import argparse
 import os
 import sys
 import traceback
@@ -132,7 +136,8 @@ def next_model(requests: Requests) -> str:
 def main() -> int:
     """Serve until stdin closes. 0: asked to end; 1: lost while sampling; 2: the checkpoint cannot be loaded."""
     children.end_with_the_run()
-    gc.freeze()  # libraries are no garbage: what looks for some need not walk through them
+    gc.freeze()
+    gc.enable()
     say = keep_stdout_for_protocol()
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", required=True)

@@ -12,6 +12,11 @@ A checkpoint's optimizer, schedule and random state are pickles: transformers re
 
 from __future__ import annotations
 
+import gc
+
+if __name__ == "__main__":
+    gc.disable()  # until they are frozen: libraries are no garbage, and to look for some is a quarter of their loading
+
 import math
 import sys
 from functools import partial

@@ -58,6 +58,7 @@ def main(train: Train) -> int:
     """
     children.end_with_the_run()
     gc.freeze()  # libraries are no garbage: trl and accelerate look for some at every training
+    gc.enable()
     launcher = os.getppid()
     parser = argparse.ArgumentParser()
     parser.add_argument("--job", required=True, type=Path)

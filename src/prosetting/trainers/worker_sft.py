@@ -6,6 +6,11 @@ trl's own. Weights, precision and checkpoints are as in `worker_dpo`.
 
 from __future__ import annotations
 
+import gc
+
+if __name__ == "__main__":
+    gc.disable()  # until they are frozen: libraries are no garbage, and to look for some is a quarter of their loading
+
 import math
 import sys
 from collections.abc import Callable
