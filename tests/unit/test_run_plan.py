@@ -56,6 +56,20 @@ def test_more_questions_attempts_and_prices_are_more_of_everything(capsys: pytes
     assert {planned["questions"] for planned in capped["rounds"]} == {3, 4}
 
 
+def test_a_reward_function_that_cannot_be_had_is_told_before_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*COMMAND, "--reward-function", "rewards.py:by_length"]) == 2
+    assert "REWARD_FUNCTION=rewards.py:by_length: there is no file" in capsys.readouterr().err
+
+
+def test_the_generators_drafts_and_the_solvers_trials_of_them_are_sampled_too(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    generator = ("--generator-model-path", "in/base", "--generator-share", "0.5", "--generator-trials")
+    alone, untried, tried = plan(capsys), plan(capsys, *generator, "0"), plan(capsys, *generator, "4")
+    assert alone["sampled_tokens"] < untried["sampled_tokens"] < tried["sampled_tokens"]
+    assert alone["seconds"] < untried["seconds"] < tried["seconds"]
+
+
 def test_no_key_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     flags = ("--teacher-base-url", "http://127.0.0.1:9/v1", "--teacher-api-key", "sk-secret")
     assert "sk-secret" not in json.dumps(plan(capsys, *flags))

@@ -10,6 +10,7 @@ import functools
 import itertools
 import json
 import logging
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 from prosetting.collectors.solver import Sample, SampleRequest, SamplingParams
 from prosetting.core import children
 from prosetting.core.gpu_manager import gpu_env
+from prosetting.core.machine import this_machine
 from prosetting.core.model_folder import is_hub_name, missing_parts
 from prosetting.errors import ConfigError, SolverError
 
@@ -65,6 +67,9 @@ class LocalSolver:
         env = gpu_env(gpu_ids)
         if folder:
             env["HF_HUB_OFFLINE"] = "1"
+        if not gpu_ids and "OMP_NUM_THREADS" not in os.environ:
+            # A core is the run's, which grades meanwhile: where all compute, each waits for the one that is put off.
+            env["OMP_NUM_THREADS"] = str(max(1, this_machine().cpu_count - 1))
         command = [*worker, "--model", self.model_path, "--slots", str(batch_size)]
         if trust_remote_code:
             command.append("--trust-remote-code")

@@ -26,7 +26,7 @@ from prosetting.managers.run_so_far import RunSoFar
 from prosetting.managers.strategies import check_strategies
 from prosetting.processors.answer_verifier import AnswerVerifier
 from prosetting.processors.reward_calculator import RewardCalculator
-from prosetting.processors.reward_function import RewardFunction, fingerprint
+from prosetting.processors.reward_function import RewardFunction, check_reward_function, fingerprint
 from prosetting.processors.reward_server import RewardServer
 from prosetting.records import Question
 from prosetting.teachers.http_teacher import HttpTeacher
@@ -44,10 +44,13 @@ OpenTrainer = Callable[[Settings], Trainer]
 
 
 def check_engines(settings: Settings, *, trainer_given: bool = False) -> None:
-    """Raises ProSettingError for a Solver, a training, a strategy or a round gate that cannot be had as ordered."""
+    """Raises ProSettingError for a Solver, a training, a strategy, a round gate or a reward function that cannot be had
+    as ordered."""
     check_strategies(settings)
     check_round_gate(settings)
     _check_solver(settings)
+    if settings.reward_function:
+        check_reward_function(settings.reward_function)
     if settings.generator_model_path:
         check_generator(settings)
     if not trains(settings):

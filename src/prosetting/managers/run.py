@@ -47,7 +47,6 @@ from prosetting.managers.round_gate import what_it_cannot_do
 from prosetting.managers.run_so_far import RunSoFar
 from prosetting.managers.run_summary import run_summary
 from prosetting.managers.status_view import status_text
-from prosetting.processors.reward_function import check_reward_function
 from prosetting.trainers import verl_job
 from prosetting.trainers.launch import in_words
 
@@ -99,8 +98,6 @@ def start_run(
     types to go on with this run; reports tell it.
     """
     check_engines(settings, trainer_given=open_trainer is not None)
-    if settings.reward_function:
-        check_reward_function(settings.reward_function)
     files = load_question_files(settings)
     workspace = Workspace.of(settings)
     check_versions(workspace)

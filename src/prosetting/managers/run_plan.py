@@ -18,6 +18,7 @@ from prosetting.core.journal import Journal
 from prosetting.core.machine import this_machine
 from prosetting.core.state_manager import CONCLUSION
 from prosetting.core.workspace import Workspace
+from prosetting.managers.generator_drafts import DRAFTED_AHEAD, DRAFTS
 from prosetting.managers.metrics import RoundMetrics, round_metrics
 from prosetting.managers.question_files import QuestionFiles
 from prosetting.managers.room import bytes_needed, weights_bytes
@@ -222,10 +223,13 @@ def _plan_round(settings: Settings, basis: _Basis, round_: int, questions: int, 
     """`scored`: attempts at questions that only score."""
     trains = round_ >= settings.first_training_round
     attempts = questions * settings.attempts_per_question
+    drafts = _drafts(settings, questions)
+    scored += drafts * settings.generator_trials
+    draft_tokens = drafts * settings.generator_max_new_tokens * SHARE_OF_LONGEST
     calls = round(questions * basis.calls_a_question) + REGRADED_A_ROUND
     seconds = None
     if basis.seconds_a_question is not None:
-        share = scored / max(attempts, 1)
+        share = (scored + draft_tokens / basis.attempt_tokens) / max(attempts, 1)
         seconds = questions * basis.seconds_a_question * (1 + share)
         if trains:
             used = set() if round_ == settings.first_training_round else set(range(1, round_))
@@ -243,13 +247,19 @@ def _plan_round(settings: Settings, basis: _Basis, round_: int, questions: int, 
         questions=questions,
         attempts=attempts,
         new_questions=_new_questions(settings, basis, questions),
-        sampled_tokens=round((attempts + scored) * basis.attempt_tokens),
+        sampled_tokens=round((attempts + scored) * basis.attempt_tokens + draft_tokens),
         teacher_calls=calls,
         teacher_tokens=round(calls * basis.tokens_a_call),
         cost=None if basis.cost_a_call is None else calls * basis.cost_a_call,
         seconds=seconds,
         disk_bytes=disk + (basis.weights if trains else 0),
     )
+
+
+def _drafts(settings: Settings, questions: int) -> int:
+    """What the Generator writes in a round."""
+    wanted = int((settings.new_questions_per_round or questions) * settings.generator_share)
+    return len(DRAFTS) * min(DRAFTED_AHEAD * wanted, round(questions * settings.generator_share))
 
 
 def _new_questions(settings: Settings, basis: _Basis, questions: int) -> int:
