@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import os
 import signal
-import sys
 from typing import Any
 
 from accelerate.state import AcceleratorState, DistributedType, PartialState
@@ -42,4 +41,4 @@ if __name__ == "__main__":
     worker_dpo_callbacks.SAVING_SHARE = 1e9  # whatever saving costs here, steps alone decide
     worker_dpo.Progress = _Progress
     AcceleratorState.__init__ = _with_fsdp
-    sys.exit(worker_process.main(worker_dpo.train))
+    worker_process.main(worker_dpo.train)

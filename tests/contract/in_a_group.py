@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import torch
 
 from prosetting.trainers import worker_dpo, worker_process
 
 if __name__ == "__main__":
     torch.distributed.init_process_group("gloo")
-    sys.exit(worker_process.main(worker_dpo.train))
+    worker_process.main(worker_dpo.train)

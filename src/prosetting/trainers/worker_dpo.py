@@ -147,4 +147,4 @@ def logged_metrics(history: list[dict[str, float]], *, every: int) -> dict[str, 
 
 
 if __name__ == "__main__":
-    sys.exit(main(train))
+    main(train)

@@ -6,17 +6,19 @@ Run by `accelerate launch`, as `python -m` a worker of one kind of training, whi
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import gc
 import json
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import transformers
@@ -51,11 +53,22 @@ def holding(job: dict[str, Any]) -> Iterator[None]:
         yield
 
 
-def main(train: Train) -> int:
+def main(train: Train) -> NoReturn:
     """Exits with EXIT_STOPPED when it was asked to stop, EXIT_OUT_OF_MEMORY or EXIT_FAILED when it failed.
 
     Launchers turn all of these into 1, so the progress file gets a line of what it was.
+    Libraries may do what they do at an exit, but nothing is taken down: now and then a thread of gloo aborts a process
+    that has done its work, and a training whose model stands would have failed.
     """
+    status = wait_and_work(train)
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status)
+
+
+def wait_and_work(train: Train) -> int:
+    """The exit status."""
     children.end_with_the_run()
     gc.freeze()  # libraries are no garbage: trl and accelerate look for some at every training
     gc.enable()

@@ -12,7 +12,6 @@ if __name__ == "__main__":
     gc.disable()  # until they are frozen: libraries are no garbage, and to look for some is a quarter of their loading
 
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,4 +131,4 @@ def figures(history: list[dict[str, float]]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(train))
+    main(train)
