@@ -19,6 +19,7 @@ from training_jobs import a_job, a_question, settings, sums, write_dataset
 from training_zygote import Zygote, zygote
 
 from prosetting.core import pausing
+from prosetting.core.machine import this_machine
 from prosetting.errors import RunStopped, TrainingError
 from prosetting.trainers import trl_trainer
 from prosetting.trainers.base import TrainingJob, TrainingResult
@@ -26,7 +27,9 @@ from prosetting.trainers.checkpoints import Sealed, checkpoints, hold, newest_ch
 from prosetting.trainers.trl_job import Places, Step, run_of, worker_job
 from prosetting.trainers.trl_trainer import TrlTrainer
 
-MANY_STEPS: dict[str, Any] = {"dpo_batch_questions": 1, "trl_gradient_accumulation": 1, "trl_num_epochs": 5.0}
+MANY_STEPS: dict[str, Any] = {"dpo_batch_questions": 1, "trl_gradient_accumulation": 1}
+"""With as many pairs as STEPS, in one epoch: with the reference beside the training where there are cores to spare."""
+STEPS = 200
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +89,7 @@ def until(true: Callable[[], bool]) -> None:
 def test_interrupted_it_saves_and_the_same_job_goes_on_to_the_same_weights(
     base: Path, forks: Zygote, tmp_path: Path
 ) -> None:
-    job = new_job(tmp_path / "interrupted", base)
+    job = new_job(tmp_path / "interrupted", base, STEPS)
 
     def interrupt(step: int, total: int, loss: float | None) -> None:
         raise KeyboardInterrupt
@@ -96,26 +99,26 @@ def test_interrupted_it_saves_and_the_same_job_goes_on_to_the_same_weights(
     places, run = Places.of(job), run_of(settings(**MANY_STEPS), job)
     saved = newest_checkpoint(places.work, run, places.quarantine)
     assert saved is not None
-    assert 0 < saved.facts["step"] < 200
+    assert 0 < saved.facts["step"] < STEPS
     assert not places.quarantine.exists()
     heard: list[int] = []
     resumed = TrlTrainer(settings(**MANY_STEPS), on_progress=lambda step, *_: heard.append(step)).train(job)
     assert heard[0] > saved.facts["step"]
-    assert resumed.steps == heard[-1] == 200
-    whole = ForkedTrainer(forks, **MANY_STEPS).train(new_job(tmp_path / "whole", base))
+    assert resumed.steps == heard[-1] == STEPS
+    whole = ForkedTrainer(forks, **MANY_STEPS).train(new_job(tmp_path / "whole", base, STEPS))
     assert weights(resumed) == weights(whole)
     assert resumed.metrics == pytest.approx(whole.metrics)
 
 
 @pytest.mark.slow
 def test_asked_to_pause_it_saves_and_ends_to_be_gone_on_with(base: Path, tmp_path: Path) -> None:
-    job = new_job(tmp_path / "paused", base)
+    job = new_job(tmp_path / "paused", base, STEPS)
     trainer = TrlTrainer(settings(**MANY_STEPS), on_progress=lambda *_: pausing.wish(), stop_grace_s=30)
     with pausing.pausable(), pytest.raises(pausing.PauseRequested):
         trainer.train(job)
     saved = newest_checkpoint(Places.of(job).work, run_of(settings(**MANY_STEPS), job), Places.of(job).quarantine)
     assert saved is not None
-    assert 0 < saved.facts["step"] < 200
+    assert 0 < saved.facts["step"] < STEPS
 
 
 def test_a_model_that_stands_whole_is_not_trained_again(base: Path, forks: Zygote, tmp_path: Path) -> None:
@@ -200,8 +203,8 @@ RUN = """
 import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from test_training_failures import TrlTrainer, new_job, settings
-TrlTrainer(settings(**{changes!r})).train(new_job(Path({folder!r}), Path({model!r})))
+from test_training_failures import STEPS, TrlTrainer, new_job, settings
+TrlTrainer(settings(**{changes!r})).train(new_job(Path({folder!r}), Path({model!r}), STEPS))
 """
 
 
@@ -241,7 +244,7 @@ def test_a_killed_run_leaves_no_trainer_and_the_next_one_goes_on(base: Path, tmp
     heard: list[int] = []
     resumed = TrlTrainer(settings(**changes), on_progress=lambda step, *_: heard.append(step)).train(job)
     assert heard[0] > int(newest[-1].name.split("-")[1])
-    whole = TrlTrainer(settings(**changes)).train(new_job(tmp_path / "whole", base))
+    whole = TrlTrainer(settings(**changes)).train(new_job(tmp_path / "whole", base, STEPS))
     assert weights(resumed) == weights(whole)
 
 
@@ -250,7 +253,7 @@ def test_a_killed_run_leaves_no_trainer_and_the_next_one_goes_on(base: Path, tmp
 def test_sigterm_to_launcher_and_workers_saves_a_checkpoint_and_says_so(
     base: Path, tmp_path: Path, processes: int
 ) -> None:
-    job = new_job(tmp_path / "job", base)
+    job = new_job(tmp_path / "job", base, STEPS)
 
     def end_all(step: int, total: int, loss: float | None) -> None:
         for number in processes_of(job):
@@ -260,6 +263,26 @@ def test_sigterm_to_launcher_and_workers_saves_a_checkpoint_and_says_so(
         TrlTrainer(settings(**MANY_STEPS, trl_num_processes=processes), on_progress=end_all, stop_grace_s=30).train(job)
     assert checkpoints(Places.of(job).work)
     until(lambda: not processes_of(job))
+
+
+@pytest.mark.skipif(this_machine().cpu_count < 2, reason="nothing is computed beside the training")
+def test_a_lost_process_beside_the_training_is_a_failure_that_says_what_to_do(base: Path, tmp_path: Path) -> None:
+    job = new_job(tmp_path / "job", base, STEPS)
+
+    def lose_it(step: int, total: int, loss: float | None) -> None:
+        trainers = processes_of(job)
+        (beside,) = [each for each in trainers if parent_of(parent_of(each)) in trainers]
+        os.kill(beside, signal.SIGKILL)
+
+    with pytest.raises(TrainingError, match="killed by signal") as failed:
+        TrlTrainer(settings(**MANY_STEPS), on_progress=lose_it).train(job)
+    assert "want of memory" in (failed.value.next_step or "")
+    until(lambda: not processes_of(job))
+    assert TrlTrainer(settings(**MANY_STEPS)).train(job).steps == STEPS
+
+
+def parent_of(process: int) -> int:
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def started_here() -> set[int]:

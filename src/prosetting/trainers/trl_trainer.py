@@ -330,6 +330,10 @@ def _failure(job: TrainingJob, status: int, progress_file: Path) -> Exception:
         # Of several processes the others then report a lost connection: not the cause.
         errors = []
         next_step = "it was killed, often for want of memory: lower DPO_MAX_TOKENS_PER_FORWARD or TRL_NUM_PROCESSES"
+    elif errors and "DataLoader worker" in errors[0] and "killed by signal" in errors[0]:
+        next_step = (
+            "what computes beside the training was killed, often for want of memory: lower DPO_MAX_TOKENS_PER_FORWARD"
+        )
     elif errors and "RAY_NODE_TIMEOUT" in errors[0]:
         next_step = "see `ray status`; add nodes, or raise RAY_NODE_TIMEOUT, then start the run again"
     elif "No module named" in tail:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -247,8 +248,12 @@ class _WithReference:
     def __init__(self, trainer: GroupedDPOTrainer, collate: Callable[..., dict[str, Any]]) -> None:
         self._trainer = trainer
         self._collate = collate
+        self._has_begun = False
 
     def __call__(self, questions: list[dict[str, Any]]) -> dict[str, Any]:
+        if not self._has_begun:
+            self._has_begun = True
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the trainer's to answer, which saves a checkpoint first
         return _Sent(self._trainer.with_reference(self._collate(questions)))
 
 

@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import gc
 import json
+import multiprocessing
 import os
 import signal
 import sys
@@ -61,6 +62,8 @@ def main(train: Train) -> NoReturn:
     that has done its work, and a training whose model stands would have failed.
     """
     status = wait_and_work(train)
+    for child in multiprocessing.active_children():
+        child.kill()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
