@@ -31,7 +31,7 @@ from unittest import mock
 
 from prosetting.collectors.solver import Sample, SampleRequest, SamplingParams, Solver
 from prosetting.config import Settings
-from prosetting.managers import run
+from prosetting.managers import open_engines, run
 from prosetting.managers.toy_loop import ScriptedTrainer, write_toy_inputs
 from prosetting.records import Question, QuestionKind, Verdict
 from prosetting.teachers.base import GradeReply, NewQuestion, ShownAttempt
@@ -124,7 +124,7 @@ def play(folder: Path, size: int) -> None:
         physical_solver_gpu=(),
         physical_grpo_gpu=(),
     )
-    with mock.patch.object(run, "open_teachers", _teachers):
+    with mock.patch.object(open_engines, "open_teachers", _teachers):
         run.start_run(settings, (), "auto", open_solver=lambda *_: _Solver(), open_trainer=lambda _: ScriptedTrainer())
 
 

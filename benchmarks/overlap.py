@@ -26,7 +26,7 @@ from unittest import mock
 
 from prosetting.collectors.solver import Sample, SampleRequest, SamplingParams, Solver
 from prosetting.config import Settings
-from prosetting.managers import run
+from prosetting.managers import open_engines, run
 from prosetting.managers.toy_loop import ScriptedTrainer, write_toy_inputs
 from prosetting.records import Question, QuestionKind, Verdict
 from prosetting.teachers.base import GradeReply, NewQuestion, ShownAttempt
@@ -120,7 +120,7 @@ def round_of(questions: int) -> tuple[float, Busy]:
         yield _Teacher(busy), _Teacher(busy)
 
     open_solver: Callable[..., _Solver] = lambda *_: _Solver(busy)  # noqa: E731
-    with tempfile.TemporaryDirectory() as temporary, mock.patch.object(run, "open_teachers", teachers):
+    with tempfile.TemporaryDirectory() as temporary, mock.patch.object(open_engines, "open_teachers", teachers):
         folder = Path(temporary)
         write_toy_inputs(folder)
         file = folder / "questions.jsonl"
