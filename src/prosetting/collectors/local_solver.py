@@ -20,7 +20,7 @@ from typing import Any
 from prosetting.collectors.solver import Sample, SampleRequest, SamplingParams
 from prosetting.core import children
 from prosetting.core.gpu_manager import gpu_env
-from prosetting.core.machine import this_machine
+from prosetting.core.machine import usable_cores
 from prosetting.core.model_folder import is_hub_name, missing_parts
 from prosetting.errors import ConfigError, SolverError
 
@@ -69,7 +69,7 @@ class LocalSolver:
             env["HF_HUB_OFFLINE"] = "1"
         if not gpu_ids and "OMP_NUM_THREADS" not in os.environ:
             # A core is the run's, which grades meanwhile: where all compute, each waits for the one that is put off.
-            env["OMP_NUM_THREADS"] = str(max(1, this_machine().cpu_count - 1))
+            env["OMP_NUM_THREADS"] = str(max(1, usable_cores() - 1))
         command = [*worker, "--model", self.model_path, "--slots", str(batch_size)]
         if trust_remote_code:
             command.append("--trust-remote-code")

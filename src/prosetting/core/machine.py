@@ -25,15 +25,19 @@ class Machine:
     gpu_problem: str = ""
 
 
+def usable_cores() -> int:
+    """The CPU cores that this process may use; no driver of a GPU is asked."""
+    return (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()) or 1
+
+
 def this_machine() -> Machine:
     """The GPUs and the CPU cores that this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
         gpus = read_gpus()
     except GpuError as error:
-        return Machine((), cores or 1, gpu_problem=error.what)
+        return Machine((), usable_cores(), gpu_problem=error.what)
     ids = usable_ids(gpus, os.environ)
-    return Machine(ids, cores or 1, tuple(gpu for gpu in gpus if gpu.index in ids))
+    return Machine(ids, usable_cores(), tuple(gpu for gpu in gpus if gpu.index in ids))
 
 
 def fit_to_machine(loaded: LoadedSettings, machine: Machine) -> tuple[Settings, list[str]]:

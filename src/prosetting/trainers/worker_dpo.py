@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from trl import DPOConfig, DPOTrainer
 
-from prosetting.core.machine import this_machine
+from prosetting.core.machine import usable_cores
 from prosetting.trainers.checkpoints import SEAL, seal
 from prosetting.trainers.worker_dpo_callbacks import Checkpoints, Progress, StopWish
 from prosetting.trainers.worker_dpo_data import pairs_in, prepare, questions_in
@@ -56,7 +56,7 @@ def train(job: dict[str, Any], stop: StopWish) -> bool:
     checkpoints = Checkpoints(Path(job["work_dir"]), job["run"], stop)
     engine = DPOTrainer
     if job["engine"] == "grouped":
-        processes = beside(args, this_machine().cpu_count)
+        processes = beside(args, usable_cores())
         torch.set_num_threads(max(1, torch.get_num_threads() - processes))
         engine = partial(GroupedDPOTrainer, most_tokens=job["most_tokens"], references=processes)
     trainer = engine(
