@@ -119,6 +119,12 @@ def _signal_group(group: int, number: int) -> None:
         os.killpg(group, number)
 
 
+def run_is_there() -> bool:
+    """Whether the run that started this process lives; True where none did."""
+    run_pid = int(os.environ.get(RUN_PID, "0"))
+    return not run_pid or _alive(run_pid)
+
+
 def end_with_the_run() -> None:
     """Called first in every child: a thread ends the child's group once the run is gone."""
     run_pid = int(os.environ.get(RUN_PID, "0"))

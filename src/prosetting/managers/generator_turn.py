@@ -111,10 +111,11 @@ class GeneratorTurn:
         rows = await in_thread(lambda: self._write_rows(round_ - 1)) if round_ > 1 else 0
         reason = self._reason_not_to_train(round_, rows)
         result = None
-        if not reason:
+        if reason:
+            self.trainer.close()
+        else:
             self._check_room(round_)
             result = await run_trainer(self._job(round_), self.trainer)
-        self.trainer.close()
         told = f"trained on {result.train_pairs} questions of round {round_ - 1}" if result else reason
         if result and (left_out := rows - result.train_pairs):
             told += f" ({left_out} longer than TRL_MAX_LENGTH left out)"

@@ -151,6 +151,8 @@ class RoundController:
             await self._stage(round_, Stage.TRL_TRAINING, self._training.inputs, self._training.train)
             if round_ < self._settings.total_rounds:
                 self._get_trainers_ready(round_ + 1)  # libraries take long to load
+            else:
+                self._close_trainers()
             await self._try_drafts(round_, drafted)
             await self._scoring.score_weights(round_)
         except BaseException as error:

@@ -55,8 +55,11 @@ class SolverTraining:
         train_pairs = sum(output["train"] for output in converted)
         supervised = sum(output.get("supervised_train", 0) for output in converted)
         reason = self._reason_not_to_train(round_, train_pairs)
-        result = None if reason else await self._turns.run_trainer(self._job(round_, rounds), self._trainer)
-        self._trainer.close()
+        result = None
+        if reason:
+            self._trainer.close()
+        else:
+            result = await self._turns.run_trainer(self._job(round_, rounds), self._trainer)
         told = self._told(rounds, train_pairs, supervised)
         output = {
             "trained": result is not None,

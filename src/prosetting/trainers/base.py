@@ -47,8 +47,8 @@ class Trainer(Protocol):
     """Trains in a child process, so that its memory is free when it ends."""
 
     def get_ready(self, job: TrainingJob) -> None:
-        """Start what takes long to start and needs neither the pairs nor a GPU's memory. `train` of this job comes
-        later, or `close`."""
+        """Start what takes long to start and needs neither the pairs nor a GPU's memory. It may stay after `train`, for
+        the next round: `close` comes in any case."""
         ...
 
     def train(self, job: TrainingJob) -> TrainingResult:
@@ -61,7 +61,7 @@ class Trainer(Protocol):
         ...
 
     def close(self) -> None:
-        """End what `get_ready` started, if it still waits."""
+        """End what `get_ready` started. Safe to call at any time, and twice."""
         ...
 
 

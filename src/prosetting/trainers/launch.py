@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -59,6 +60,14 @@ def engine_of(settings: Settings) -> str:
     if OF_A_BATCH & set(loss_of(settings).types) or order_of(settings).kind == "DEEPSPEED":
         return "stock"
     return settings.dpo_engine
+
+
+def may_stay(settings: Settings, model_path: str) -> bool:
+    """Whether the worker of one training may do the next ones too, a fork for each: one process on the CPU, where what
+    a training holds is its fork's. Not where a model is to be fetched first: later ones lie here, and ask no hub."""
+    alone = order_of(settings).kind == "NO" and settings.accelerate_config_file is None
+    of_cpu = not settings.physical_grpo_gpu and sys.platform == "linux"
+    return alone and of_cpu and Path(model_path).expanduser().is_dir()
 
 
 def config_file(settings: Settings, generated: Path) -> Path:

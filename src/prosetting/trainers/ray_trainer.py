@@ -35,6 +35,9 @@ class RayTrainer(TrlTrainer):
                 )
         check_cluster(settings, trainer_demand(settings))
 
+    def _may_stay(self, job: TrainingJob) -> bool:
+        return False
+
     def _command(self, job: TrainingJob) -> list[str]:
         settings = self._settings
         env = launch_env(settings, job)

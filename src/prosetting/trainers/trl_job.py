@@ -202,6 +202,7 @@ def what_any_worker_is_told(settings: Settings, job: TrainingJob, run: str, resu
         "save_to": str(places.partial),
         "progress_file": str(job.log_file.with_suffix(".progress.jsonl")),
         "stop_file": str(job.log_file.with_suffix(".stop")),
+        "tensorboard_dir": str(job.log_file.parent / "trackers" / f"round-{job.round}"),
     }
 
 
@@ -210,7 +211,6 @@ def launch_env(settings: Settings, job: TrainingJob) -> dict[str, str]:
     processes = settings.trl_num_processes
     env = {
         **gpu_env(settings.physical_grpo_gpu[:processes]),
-        "TENSORBOARD_LOGGING_DIR": str(job.log_file.parent / "trackers" / f"round-{job.round}"),
         "TOKENIZERS_PARALLELISM": "false",
         "TQDM_DISABLE": "1",
         "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",

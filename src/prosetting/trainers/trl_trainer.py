@@ -12,7 +12,6 @@ import json
 import logging
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,8 +31,9 @@ from prosetting.trainers.checkpoints import (
     put_in_place,
     sealed_or_quarantined,
 )
-from prosetting.trainers.launch import check_training, config_file, engine_of, other_machines
+from prosetting.trainers.launch import check_training, config_file, engine_of, may_stay, other_machines
 from prosetting.trainers.losses import OF_A_BATCH, check_losses, loss_of
+from prosetting.trainers.training_child import STAYS, TrainingChild
 from prosetting.trainers.trl_job import (
     Places,
     Step,
@@ -43,7 +43,6 @@ from prosetting.trainers.trl_job import (
     size_of_update,
     step_of,
     worker_job,
-    write_job,
 )
 
 log = logging.getLogger("prosetting")
@@ -77,22 +76,21 @@ class TrlTrainer:
         self._settings = settings
         self._on_progress = on_progress or (lambda step, total, loss: None)
         self._stop_grace_s = stop_grace_s
-        self._waiting: subprocess.Popen[str] | None = None
-        self._waits_for: Path | None = None
+        self._child: TrainingChild | None = None
 
     def get_ready(self, job: TrainingJob) -> None:
         """Start the launcher and its workers, which load their libraries and wait for the job file: torch, trl and
-        accelerate take seconds to import, and meanwhile attempts are drawn. What waits for this job already goes on."""
-        if self._waiting is not None and self._waiting.poll() is None and self._waits_for == job.output_dir:
-            return
-        self.close()
-        job_file_of(job).unlink(missing_ok=True)
-        self._waiting, self._waits_for = self._start(job), job.output_dir
+        accelerate take seconds to import, and meanwhile attempts are drawn. What waits for this job already goes on.
+
+        On the CPU the worker stays until `close`, and forks for each training: loading its libraries takes longer than
+        a small model's training, and a fork's memory is free when it ends.
+        """
+        self._have_child(job, stays=self._may_stay(job))
 
     def close(self) -> None:
-        if self._waiting is not None:
-            children.end_child(self._waiting)
-            self._waiting = None
+        if self._child is not None:
+            self._child.end(stays=False)
+            self._child = None
 
     @classmethod
     def check(cls, settings: Settings) -> None:
@@ -117,7 +115,8 @@ class TrlTrainer:
                 self._train(job, places, run)
                 done = _trained(job, places, run)
         finally:
-            self.close()
+            if self._child is not None:
+                self._child.end(stays=True)
         shutil.rmtree(places.work, ignore_errors=True)
         step = Step(done.facts["batch_size"], done.facts["most_tokens"])
         return TrainingResult(
@@ -156,25 +155,30 @@ class TrlTrainer:
         progress_file = job.log_file.with_suffix(".progress.jsonl")
         for file in (progress_file, _stop_file(job)):
             file.unlink(missing_ok=True)
-        self.get_ready(job)
-        child, self._waiting = self._waiting, None
-        assert child is not None
+        child = self._have_child(job)
         resume_from = checkpoint.folder if checkpoint else None
-        write_job(job_file_of(job), self._job(job, run, step, resume_from))
+        child.begin(self._job(job, run, step, resume_from))
+        status = None
         try:
-            self._follow(child, progress_file)
+            status = self._follow(child, progress_file)
         finally:
-            if child.returncode != 0:
+            if status != 0:
                 self._let_it_save(child, job, places)
-            children.end_child(child)
-        if child.returncode != 0:
-            raise _failure(job, child.returncode, progress_file)
+                self.close()
+        if status != 0:
+            raise _failure(job, status, progress_file)
 
-    def _start(self, job: TrainingJob) -> subprocess.Popen[str]:
-        job.log_file.parent.mkdir(parents=True, exist_ok=True)
-        return children.start_child(
-            self._command(job), log_file=job.log_file, extra_env=launch_env(self._settings, job)
-        )
+    def _have_child(self, job: TrainingJob, *, stays: bool = False) -> TrainingChild:
+        """What is there for this job, else what is started for it."""
+        job_file = job_file_of(job)
+        if self._child is None or not self._child.will_train(job_file, job.output_dir):
+            self.close()
+            job_file.unlink(missing_ok=True)
+            job.log_file.parent.mkdir(parents=True, exist_ok=True)
+            command = [*self._command(job), *([STAYS] if stays else [])]
+            started = children.start_child(command, log_file=job.log_file, extra_env=launch_env(self._settings, job))
+            self._child = TrainingChild(started, job_file, None if stays else job.output_dir)
+        return self._child
 
     def _command(self, job: TrainingJob) -> list[str]:
         """The launcher's module, and what it is told."""
@@ -184,34 +188,34 @@ class TrlTrainer:
             log.info(what, *machines, self.worker, job_file_of(job))
         return [LAUNCHER, "--config_file", str(launch_file), "-m", self.worker, "--job", str(job_file_of(job))]
 
-    def _follow(self, child: subprocess.Popen[str], progress_file: Path) -> None:
+    def _follow(self, child: TrainingChild, progress_file: Path) -> int:
+        """The training's exit status."""
         news = read_news(progress_file)
-        running = True
-        while running:
-            try:
-                stopping.check()
-                pausing.check()
-                child.wait(timeout=POLL_INTERVAL_S)
-                running = False
-            except subprocess.TimeoutExpired:
-                pass
+        status = None
+        while status is None:
+            stopping.check()
+            pausing.check()
+            status = child.status_within(POLL_INTERVAL_S)
             for line in next(news):
                 if "step" in line:
                     self._on_progress(line["step"], line["total"], line["loss"])
+        return status
 
-    def _let_it_save(self, child: subprocess.Popen[str], job: TrainingJob, places: Places) -> None:
+    def _let_it_save(self, child: TrainingChild, job: TrainingJob, places: Places) -> None:
         """Ask the child to stop after its step and wait for it; a launcher may be gone before its worker is."""
         until = time.monotonic() + self._stop_grace_s
         _stop_file(job).touch()
         while time.monotonic() < until and not stopping.broken_off():
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(POLL_INTERVAL_S)
+            if child.status_within(POLL_INTERVAL_S) is not None:
                 break
         while time.monotonic() < until and not stopping.broken_off():
             with contextlib.suppress(TrainingError), hold(places.work, POLL_INTERVAL_S):
                 break
 
     # What this kind of training is
+
+    def _may_stay(self, job: TrainingJob) -> bool:
+        return may_stay(self._settings, job.model_path)
 
     def _amount(self, job: TrainingJob) -> int:
         """How much there is to train on."""

@@ -6,6 +6,7 @@ is one folder of safetensors, configuration and tokenizer that everything else l
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ def begin(job: dict[str, Any], args: TrainingArguments) -> PreTrainedTokenizerBa
     check_order({"processes": job["order"]["processes"]}, "", args.world_size, "")
     if not args.use_cpu and not torch.cuda.is_available():
         raise ValueError("a GPU is asked for, but this torch sees none (is it a CPU-only torch?)")
+    os.environ["TENSORBOARD_LOGGING_DIR"] = job["tensorboard_dir"]
     transformers.set_seed(args.seed)
     return AutoTokenizer.from_pretrained(job["model_path"], trust_remote_code=job["trust_remote_code"])
 

@@ -27,6 +27,7 @@ import transformers
 from prosetting.core import children
 from prosetting.errors import EXIT_FAILED, EXIT_STOPPED
 from prosetting.trainers.checkpoints import hold
+from prosetting.trainers.training_child import STAYS, ended_file_of, tell_end
 from prosetting.trainers.worker_dpo_callbacks import StopWish, append_line
 
 JOB_POLL_INTERVAL_S = 0.05
@@ -61,7 +62,14 @@ def main(train: Train) -> NoReturn:
     Libraries may do what they do at an exit, but nothing is taken down: now and then a thread of gloo aborts a process
     that has done its work, and a training whose model stands would have failed.
     """
-    status = wait_and_work(train)
+    gc.freeze()  # libraries are no garbage: trl and accelerate look for some at every training
+    gc.enable()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--job", required=True, type=Path)
+    parser.add_argument(STAYS, action="store_true", help="fork for each job that comes")
+    asked = parser.parse_args()
+    launcher = a_fork_for_each(asked.job) if asked.stays else os.getppid()
+    status = wait_and_work(asked.job, launcher, train)
     for child in multiprocessing.active_children():
         child.kill()
     atexit._run_exitfuncs()
@@ -70,15 +78,28 @@ def main(train: Train) -> NoReturn:
     os._exit(status)
 
 
-def wait_and_work(train: Train) -> int:
-    """The exit status."""
+def a_fork_for_each(job_file: Path) -> int:
+    """Returns in a fork of this process once for each job that comes, with the number of this process, which starts no
+    thread and computes nothing, so that a fork of it is like a new one. Ends when its launcher or the run is gone."""
+    launcher, this = os.getppid(), os.getpid()
+    fork = 0
+    while os.getppid() == launcher and children.run_is_there():
+        if fork:
+            ended, how = os.waitpid(fork, os.WNOHANG)
+            if ended:
+                tell_end(job_file, os.waitstatus_to_exitcode(how))
+                fork = 0
+        elif job_file.exists() and not ended_file_of(job_file).exists():
+            fork = os.fork()
+            if not fork:
+                return this
+        time.sleep(JOB_POLL_INTERVAL_S)
+    sys.exit(EXIT_STOPPED)
+
+
+def wait_and_work(job_file: Path, launcher: int, train: Train) -> int:
+    """The exit status. `launcher`: the process that this one ends with, its parent."""
     children.end_with_the_run()
-    gc.freeze()  # libraries are no garbage: trl and accelerate look for some at every training
-    gc.enable()
-    launcher = os.getppid()
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--job", required=True, type=Path)
-    job_file = parser.parse_args().job
     # It may be started before its job is known: what it needs is loaded by now.
     while not job_file.exists():
         if os.getppid() != launcher:
