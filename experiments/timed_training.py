@@ -89,6 +89,7 @@ def _end(root: psutil.Process) -> None:
         psutil.wait_procs(tree, timeout=STOPS_WITHIN_S)
 
 
-def environment() -> dict[str, str]:
-    """One thread a process, and no network."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+def environment(threads: int | None = None) -> dict[str, str]:
+    """So many threads a process, each program's own choice for None; and no network."""
+    inherited = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    return inherited | ({"OMP_NUM_THREADS": str(threads)} if threads else {}) | {"HF_HUB_OFFLINE": "1"}
