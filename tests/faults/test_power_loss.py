@@ -98,6 +98,7 @@ def test_the_run_goes_on_from_what_is_left():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_the_run_goes_on_from_every_state():
     found = run_in_peace()
     for number, state in states(found, root(), DRAWS):
