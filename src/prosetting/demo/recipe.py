@@ -66,7 +66,7 @@ RUN_SETTINGS: dict[str, str] = {
     "TRL_NUM_PROCESSES": "1",
     "TRL_MIXED_PRECISION": "no",
     "TRL_GRADIENT_CHECKPOINTING": "false",
-    "TRL_LEARNING_RATE": "3e-4",
+    "TRL_LEARNING_RATE": "1e-4",
     "TRL_LR_SCHEDULER": "linear",
     "TRL_NUM_EPOCHS": "1",
     "DPO_BATCH_QUESTIONS": "5",
