@@ -89,10 +89,11 @@ def test_an_arm_counts_with_its_weights_of_the_budget_and_time_with_its_last(
     assert found["time_ratio"] == {"31": 0.333, "32": 0.333}
 
 
+@pytest.mark.parametrize("seed", ["31", "41"])
 def test_other_settings_are_tried_on_other_seeds_than_those_reported_on(
-    load: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    load: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], seed: str
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["five_seeds.py", "--seeds", "41", "--set", "grpo:beta=1"])
+    monkeypatch.setattr(sys, "argv", ["five_seeds.py", "--seeds", seed, "--set", "grpo:beta=1"])
     with pytest.raises(SystemExit):
         load("five_seeds").main()
     assert "tuning" in capsys.readouterr().err
