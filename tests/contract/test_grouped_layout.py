@@ -30,6 +30,22 @@ def test_a_shared_prompt_is_computed_once_less_its_last_token() -> None:
     assert stream["position_ids"].tolist() == [[0, 1, 2, 3, 4, 5, 6, 4, 4, 5]]
 
 
+def test_attention_takes_short_rows_whole_and_gives_each_token_back_once() -> None:
+    layout = part_of(ROWS, share=True)["inputs"]["whole_rows"]
+    assert layout["take"].view(layout["rows"], -1).tolist() == [
+        [0, 1, 2, 3, 4, 5, 6],
+        [0, 1, 2, 3, 7, 7, 7],
+        [0, 1, 2, 3, 8, 9, 9],
+    ]
+    assert layout["take"][layout["give"]].tolist() == list(range(10))
+
+
+def test_attention_goes_question_by_question_where_whole_rows_would_repeat_much() -> None:
+    long = [Row((*range(2000), 10 + n), 2000) for n in range(4)]
+    assert "prompt_groups" in part_of(long, share=True)["inputs"]
+    assert "whole_rows" in part_of(long[:1], share=True)["inputs"], "nothing is repeated in one row"
+
+
 def test_without_sharing_each_row_is_computed_whole() -> None:
     assert tokens_in(ROWS, share=False) == 3 * 7
     assert part_of(ROWS, share=False)["scored"].tolist() == [4, 5, 6, 11, 18, 19]

@@ -1,4 +1,4 @@
-"""Which models share a prompt's computation, and that both ways give a completion the same hidden states."""
+"""Which models share a prompt's computation, and that all ways give a completion the same hidden states."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from prosetting.trainers.worker_dpo_attention import NAME, take_parts
-from prosetting.trainers.worker_dpo_layout import Row, part_of, split
+from prosetting.trainers.worker_dpo_layout import SPARE_PAIRS, Row, part_of, split
 
 SIZES: dict[str, Any] = {
     "vocab_size": 96,
@@ -36,19 +36,20 @@ def a_model(kind: str, **changes: Any) -> PreTrainedModel:
     return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **SIZES | changes)).eval()
 
 
-def hidden(model: PreTrainedModel, parts: list[list[Row]], share: bool) -> torch.Tensor:
-    return model.base_model(parts=[part_of(part, share) for part in parts], use_cache=False).last_hidden_state
+def hidden(model: PreTrainedModel, parts: list[list[Row]], share: bool, spare: int = SPARE_PAIRS) -> torch.Tensor:
+    return model.base_model(parts=[part_of(part, share, spare) for part in parts], use_cache=False).last_hidden_state
 
 
 @pytest.mark.parametrize("kind", ["qwen3", "llama", "qwen2", "mistral", "smollm3"])
-def test_shared_prompts_give_the_hidden_states_of_whole_sequences(kind: str) -> None:
+@pytest.mark.parametrize("spare", [SPARE_PAIRS, 0], ids=["whole rows", "groups"])
+def test_shared_prompts_give_the_hidden_states_of_whole_sequences(kind: str, spare: int) -> None:
     model = a_model(kind, sliding_window=None)
     assert take_parts(model)
     assert model.config._attn_implementation == NAME
     whole = hidden(model, [ROWS], share=False)
     assert whole.shape == (1, 3 + 1 + 5 + 3 + 2 + 2, 32)
-    assert torch.allclose(hidden(model, [ROWS], share=True), whole, atol=1e-5)
-    assert torch.allclose(hidden(model, split(ROWS, 6, True), share=True), whole, atol=1e-5)
+    assert torch.allclose(hidden(model, [ROWS], True, spare), whole, atol=1e-5)
+    assert torch.allclose(hidden(model, split(ROWS, 6, True), True, spare), whole, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 """A prompt's computation shared by its completions, exactly: attention that knows which tokens share which context.
 
 All other layers of a transformer work token by token, so a stream of distinct tokens gives them nothing to compute
-twice. Attention is computed group by group: the shared context attends to itself, each completion to the context and
-to itself. Nothing is cached between calls, so gradient checkpointing, DDP and FSDP see an ordinary forward pass.
+twice. Attention alone needs to know: of short texts it is computed over whole rows, in one call, with the context's
+states repeated in each; of longer ones group by group, where the shared context attends to itself and each completion
+to the context and to itself. Nothing is cached between calls, so gradient checkpointing, DDP and FSDP see an ordinary forward pass.
 """
 
 from __future__ import annotations
@@ -31,9 +32,14 @@ def shared_prompt_attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     prompt_groups: list[dict[str, Any]] | None = None,
+    whole_rows: dict[str, Any] | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Transformers' sdpa attention, over (1, heads, tokens, dim) of a stream where `prompt_groups` describe one."""
+    """Transformers' sdpa attention, over (1, heads, tokens, dim) of a stream that one of the last two describes."""
+    if whole_rows is not None:
+        q, k, v = (_whole_rows(x, whole_rows) for x in (query, key, value))
+        output, _ = sdpa_attention_forward(module, q, k, v, None, **kwargs)
+        return output.flatten(0, 1).index_select(0, whole_rows["give"])[None], None
     if prompt_groups is None:
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
         return output, None
@@ -51,6 +57,12 @@ def shared_prompt_attention(
         output = output.reshape(1, -1, *output.shape[2:])
         outputs.append(output if group["unpad"] is None else output.index_select(1, group["unpad"]))
     return torch.cat(outputs, dim=1), None
+
+
+def _whole_rows(states: torch.Tensor, layout: dict[str, Any]) -> torch.Tensor:
+    """(1, heads, tokens, dim) to (rows, heads, longest, dim)."""
+    rows = states.squeeze(0).transpose(0, 1).index_select(0, layout["take"])
+    return rows.unflatten(0, (layout["rows"], -1)).transpose(1, 2)
 
 
 def _rows(states: torch.Tensor, group: dict[str, Any]) -> torch.Tensor:
@@ -117,13 +129,14 @@ def _shares_rightly(model: PreTrainedModel) -> bool:
     was_training = model.training
     model.eval()
     found = []
-    for share in (False, True):
-        model.set_attn_implementation(NAME if share else "sdpa")
-        part = send_to_device(part_of(rows, share), model.device)
+    for part in (part_of(rows, share=False), part_of(rows, share=True), part_of(rows, share=True, spare_pairs=0)):
+        model.set_attn_implementation(NAME if found else "sdpa")
         with torch.no_grad():
-            found.append(model.base_model(parts=[part], use_cache=False).last_hidden_state.float())
+            states = model.base_model(parts=[send_to_device(part, model.device)], use_cache=False).last_hidden_state
+        found.append(states.float())
     model.train(was_training)
-    if float((found[0] - found[1]).abs().max()) <= LIKENESS * float(found[0].abs().max()):
+    likeness = LIKENESS * float(found[0].abs().max())
+    if all(float((found[0] - shared).abs().max()) <= likeness for shared in found[1:]):
         return True
     model.set_attn_implementation("sdpa")
     return False

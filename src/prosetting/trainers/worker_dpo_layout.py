@@ -17,6 +17,10 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+SPARE_PAIRS = 20_000
+"""Pairs of tokens a question that attention may score beyond what it has to, where that saves it the question's own
+calls: with a short text these take far longer than what they compute."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -61,13 +65,16 @@ def split(rows: Sequence[Row], most_tokens: int | None, share: bool) -> list[lis
     return parts
 
 
-def part_of(rows: Sequence[Row], share: bool) -> dict[str, Any]:
+def part_of(rows: Sequence[Row], share: bool, spare_pairs: int = SPARE_PAIRS) -> dict[str, Any]:
     """Inputs of the backbone, and `scored`: which of its output positions predict the completions, row by row."""
-    return _stream(rows) if share else _padded(rows)
+    return _stream(rows, spare_pairs) if share else _padded(rows)
 
 
-def _stream(rows: Sequence[Row]) -> dict[str, Any]:
-    """One sequence (1, tokens) of shared contexts, each followed by its rows' own segments."""
+def _stream(rows: Sequence[Row], spare_pairs: int) -> dict[str, Any]:
+    """One sequence (1, tokens) of shared contexts, each followed by its rows' own segments.
+
+    And how attention is to take it apart: as `whole_rows`, or as `prompt_groups` where those score far fewer pairs.
+    """
     ids: list[int] = []
     positions: list[int] = []
     scored: list[int] = []
@@ -80,16 +87,39 @@ def _stream(rows: Sequence[Row]) -> dict[str, Any]:
         for row in group:
             ids += row.own
             positions += range(len(shared), len(shared) + len(row.own))
-        groups.append(_group(len(shared), lengths))
+        groups.append((len(shared), lengths))
+    by_group = sum(shared**2 + len(own) * max(own) * (shared + max(own)) for shared, own in groups)
+    by_row = len(rows) * max(len(row.ids) - 1 for row in rows) ** 2
+    whole = by_row <= by_group + spare_pairs * len(groups)
+    attention = {"whole_rows": _whole_rows(groups)} if whole else {"prompt_groups": [_group(*one) for one in groups]}
     return {
         "inputs": {
             "input_ids": torch.tensor([ids]),
             "position_ids": torch.tensor([positions]),
             "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool),  # four dimensions: taken as it is, never read
-            "prompt_groups": groups,
+            **attention,
         },
         "scored": torch.tensor(scored),
     }
+
+
+def _whole_rows(groups: list[tuple[int, list[int]]]) -> dict[str, Any]:
+    """Of groups (shared, own lengths): `take` lays the stream out as (rows, longest), each row its context and its own
+    segment, and what is padded repeats the last token where no query looks; `give` finds each token's place in that."""
+    longest = max(shared + own for shared, lengths in groups for own in lengths)
+    take: list[int] = []
+    give: list[int] = []
+    token = 0
+    for shared, lengths in groups:
+        context = range(token, token + shared)
+        give += range(len(take), len(take) + shared)
+        token += shared
+        for own in lengths:
+            give += range(len(take) + shared, len(take) + shared + own)
+            take += [*context, *range(token, token + own)]
+            take += [token + own - 1] * (longest - shared - own)
+            token += own
+    return {"rows": sum(len(lengths) for _, lengths in groups), "take": torch.tensor(take), "give": torch.tensor(give)}
 
 
 def _group(shared: int, lengths: list[int]) -> dict[str, Any]:
