@@ -7,12 +7,17 @@ ended, or `{"note": …}` for the user. A line with `error` is the last word.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import queue
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
+
+PIPE_BYTES = 2**20
+"""Room for what is said, so that a reader who is busy for a moment does not hold up the drawing (64 KiB by default)."""
 
 
 class Requests:
@@ -58,6 +63,9 @@ def keep_stdout_for_protocol() -> Callable[[dict[str, Any]], None]:
     """Says a message on the real stdout; whatever a library prints goes to the log instead."""
     protocol = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    if hasattr(fcntl, "F_SETPIPE_SZ"):
+        with contextlib.suppress(OSError):  # no pipe, or more than this user may have
+            fcntl.fcntl(protocol, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
     def say(message: dict[str, Any]) -> None:
         print(json.dumps(message), file=protocol, flush=True)

@@ -147,16 +147,22 @@ class _Sampling:
             yield from requests
 
     async def _next_requests(self) -> list[SampleRequest]:
-        """All missing attempts at one question; none when there is nothing more to draw, or not now."""
-        if self._next is None or self._failure or stopping.requested():
-            return []
-        if pausing.requested():
-            self._held = True
-            return []
-        place, requests = self._next
-        self._undrawn[requests[0].question_id] = (place, len(requests))
-        self._next = next(self._open, None)
-        return requests
+        """All missing attempts at the next questions; none when there is nothing more to draw, or not now.
+
+        An eighth of a batch at a time: who asks waits for its turn on the event loop.
+        """
+        found: list[SampleRequest] = []
+        while self._next is not None and len(found) <= self._settings.solver_batch_size // 8:
+            if self._failure or stopping.requested():
+                break
+            if pausing.requested():
+                self._held = True
+                break
+            place, requests = self._next
+            self._undrawn[requests[0].question_id] = (place, len(requests))
+            self._next = next(self._open, None)
+            found += requests
+        return found
 
     def _arrived(self, sample: Sample) -> None:
         trajectory = Trajectory(
