@@ -150,9 +150,7 @@ def measure(cell: Cell, side: str, folder: Path, one_step: bool) -> dict[str, An
     random.Random(1).shuffle(pairs)
     if side == "sorted":
         pairs.sort(key=lambda pair: max(len(pair["chosen"].split()), len(pair["rejected"].split())))
-    data = Dataset.from_list(
-        [tokenize(question, tokenizer, 10_000) or {} for question in questions] if grouped else pairs
-    )
+    data = Dataset.from_list([row or {} for row in tokenize(questions, tokenizer, 10_000)] if grouped else pairs)
     epochs = Epochs()
     spent = [0.0]
 

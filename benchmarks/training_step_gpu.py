@@ -77,7 +77,7 @@ def pairs_a_second(shape: dict[str, int], grouped: bool, tiny: bool) -> list[flo
     tokenizer = tokenizer_of_words()
     asked = questions(WARM_STEPS + STEPS, tiny)
     if grouped:
-        data = Dataset.from_list([tokenize(question, tokenizer, 4096) or {} for question in asked])
+        data = Dataset.from_list([row or {} for row in tokenize(asked, tokenizer, 4096)])
     else:
         pairs = [pair for question in asked for pair in pairs_of(question)]
         pairs.sort(key=lambda pair: max(len(pair["chosen"].split()), len(pair["rejected"].split())))

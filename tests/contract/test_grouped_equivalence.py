@@ -125,7 +125,7 @@ def update(
             model, args=args, train_dataset=data, eval_dataset=data, processing_class=tokenizer, **peft
         )
     else:
-        data = Dataset.from_list([tokenize(question, tokenizer, 96) or {} for question in rows])
+        data = Dataset.from_list([row or {} for row in tokenize(rows, tokenizer, 96)])
         trainer = GroupedDPOTrainer(
             model,
             args,

@@ -19,8 +19,8 @@ class Letters:
     chat_template = None
     eos_token = "."
 
-    def __call__(self, text: str) -> dict[str, list[int]]:
-        return {"input_ids": [ord(letter) for letter in text.replace("ab", "ß")]}
+    def __call__(self, texts: list[str]) -> dict[str, list[list[int]]]:
+        return {"input_ids": [[ord(letter) for letter in text.replace("ab", "ß")] for text in texts]}
 
 
 def test_a_shared_prompt_is_computed_once_less_its_last_token() -> None:
@@ -67,7 +67,7 @@ def question(prompt: str, completions: list[str], chosen: list[int], rejected: l
 
 
 def test_a_completion_in_many_pairs_is_one_row() -> None:
-    found = tokenize(question("pq", ["x", "y", "z"], [0, 0, 1], [2, 2, 2]), Letters(), 99)
+    [found] = tokenize([question("pq", ["x", "y", "z"], [0, 0, 1], [2, 2, 2])], Letters(), 99)
     assert found is not None
     assert [len(row) for row in found["rows"]] == [4, 4, 4]
     assert found["starts"] == [2, 2, 2]
@@ -76,7 +76,7 @@ def test_a_completion_in_many_pairs_is_one_row() -> None:
 
 def test_a_completion_that_starts_elsewhere_in_another_pair_is_a_row_for_each_start() -> None:
     """The prompt ends in "a": with the completion "b…" its last token is another, and that pair starts before it."""
-    found = tokenize(question("pa", ["x", "bx", "y"], [0, 0], [1, 2]), Letters(), 99)
+    [found] = tokenize([question("pa", ["x", "bx", "y"], [0, 0], [1, 2])], Letters(), 99)
     assert found is not None
     assert [(len(row), start) for row, start in zip(found["rows"], found["starts"], strict=True)] == [
         (4, 1),
@@ -88,10 +88,10 @@ def test_a_completion_that_starts_elsewhere_in_another_pair_is_a_row_for_each_st
 
 
 def test_long_rows_are_cut_and_a_prompt_too_long_is_no_question() -> None:
-    found = tokenize(question("pq", ["xxxxxx", "y"], [0], [1]), Letters(), 5)
+    [found] = tokenize([question("pq", ["xxxxxx", "y"], [0], [1])], Letters(), 5)
     assert found is not None
     assert [len(row) for row in found["rows"]] == [5, 4]
-    assert tokenize(question("pq", ["x", "y"], [0], [1]), Letters(), 2) is None
+    assert tokenize([question("pq", ["x", "y"], [0], [1])], Letters(), 2) == [None]
 
 
 def test_pairs_stand_in_lines_chosen_first_with_their_reference() -> None:

@@ -3,7 +3,8 @@
 All other layers of a transformer work token by token, so a stream of distinct tokens gives them nothing to compute
 twice. Attention alone needs to know: of short texts it is computed over whole rows, in one call, with the context's
 states repeated in each; of longer ones group by group, where the shared context attends to itself and each completion
-to the context and to itself. Nothing is cached between calls, so gradient checkpointing, DDP and FSDP see an ordinary forward pass.
+to the context and to itself. Nothing is cached between calls, so gradient checkpointing, DDP and FSDP see an ordinary
+forward pass.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ def _shares_rightly(model: PreTrainedModel) -> bool:
     rows = [Row(ids[0] + ids[1], 5), Row(ids[0] + ids[2][:2], 5), Row(ids[3], 2)]
     was_training = model.training
     model.eval()
-    found = []
+    found: list[torch.Tensor] = []
     for part in (part_of(rows, share=False), part_of(rows, share=True), part_of(rows, share=True, spare_pairs=0)):
         model.set_attn_implementation(NAME if found else "sdpa")
         with torch.no_grad():

@@ -25,7 +25,7 @@ from trl.data_utils import common_prefix_length
 
 from prosetting.trainers.generator_job import read_rows
 from prosetting.trainers.worker_dpo_callbacks import Checkpoints, Progress, StopWish
-from prosetting.trainers.worker_dpo_data import prompt_ids, whole_ids
+from prosetting.trainers.worker_dpo_data import prompts_ids, wholes_ids
 from prosetting.trainers.worker_dpo_model import AsOrdered, adapters, begin, load, save, train_to_the_end
 from prosetting.trainers.worker_process import main
 
@@ -110,10 +110,12 @@ def train(job: dict[str, Any], stop: StopWish) -> bool:
 def tokenized(files: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> datasets.Dataset:
     """The rows of the Generator's training files as tokens, less those longer than `max_length`: a question that is
     cut off in the middle teaches to stop there."""
+    rows = list(read_rows(Path(file) for file in files))
+    prompts = prompts_ids([row.prompt for row in rows], tokenizer)
+    wholes = wholes_ids([(row.prompt, row.completion) for row in rows], tokenizer)
     found = []
-    for row in read_rows(Path(file) for file in files):
-        ids = whole_ids(row.prompt, row.completion, tokenizer)
-        start = common_prefix_length(prompt_ids(row.prompt, tokenizer), ids)
+    for row, prompt, ids in zip(rows, prompts, wholes, strict=True):
+        start = common_prefix_length(prompt, ids)
         if len(ids) <= max_length:
             labels = [NOT_LEARNED] * start + ids[start:]
             found.append({"input_ids": ids, "labels": labels, "weight": row.weight})
