@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -296,62 +295,16 @@ def started_here() -> set[int]:
     return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
 
 
-def test_processes_that_were_started_ahead_do_one_training_after_another(
-    base: Path, forks: Zygote, tmp_path: Path
-) -> None:
+def test_a_training_that_was_started_ahead_is_the_one_that_waits(base: Path, tmp_path: Path) -> None:
     before, at_work = started_here(), set[int]()
     trainer = TrlTrainer(settings(), on_progress=lambda *_: at_work.update(started_here() - before))
-    jobs = [replace(new_job(tmp_path / name, base), log_file=tmp_path / "trainer.log") for name in ("one", "two")]
-    trainer.get_ready(jobs[0])
+    job = new_job(tmp_path / "job", base)
+    trainer.get_ready(job)
     waiting = started_here() - before
     assert len(waiting) == 1
-    results = []
-    for job in jobs:
-        trainer.get_ready(job)
-        results.append(trainer.train(job))
-        assert started_here() - before == at_work == waiting
-    trainer.close()
-    assert started_here() == before
-    plain = weights(ForkedTrainer(forks).train(new_job(tmp_path / "plain", base)))
-    assert [weights(result) for result in results] == [plain, plain]
-
-
-@pytest.mark.parametrize(
-    "killed", [pytest.param("the fork that trains", marks=pytest.mark.slow), "the worker that stays"]
-)
-def test_a_worker_that_stays_loses_a_training_and_the_same_job_goes_on(base: Path, tmp_path: Path, killed: str) -> None:
-    """Whichever is killed, no process of it is left to write into the workspace of the one that follows."""
-    job = new_job(tmp_path / "job", base, STEPS)
-    before, lost = started_here(), list[int]()
-
-    def lose_it(step: int, total: int, loss: float | None) -> None:
-        if lost:
-            return
-        (launcher,) = started_here() - before
-        (worker,) = [each for each in processes_of(job) if parent_of(each) == launcher]
-        (fork,) = [each for each in processes_of(job) if parent_of(each) == worker]
-        lost.append(fork if killed == "the fork that trains" else worker)
-        os.kill(lost[0], signal.SIGKILL)
-
-    trainer = TrlTrainer(settings(**MANY_STEPS), on_progress=lose_it, stop_grace_s=1)
     trainer.get_ready(job)
-    with pytest.raises(TrainingError, match="failed") as failed:
-        trainer.train(job)
-    assert "killed" in (failed.value.next_step or "")
-    until(lambda: not processes_of(job))
-    assert started_here() == before
-    again = TrlTrainer(settings(**MANY_STEPS))
-    again.get_ready(job)
-    assert again.train(job).steps == STEPS
-    again.close()
-
-
-def test_a_training_that_fails_in_a_worker_that_stays_says_why(base: Path, tmp_path: Path) -> None:
-    before, job = started_here(), new_job(tmp_path / "job", base)
-    trainer = TrlTrainer(settings(trl_max_length=8))
-    trainer.get_ready(job)
-    with pytest.raises(TrainingError, match="TRL_MAX_LENGTH"):
-        trainer.train(job)
+    trainer.train(job)
+    assert at_work == waiting
     assert started_here() == before
 
 

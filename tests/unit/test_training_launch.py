@@ -19,7 +19,7 @@ from prosetting.trainers.launch import (
     engine_of,
     in_words,
     launch_config,
-    may_stay,
+    may_fork,
     order_of,
     other_machines,
 )
@@ -171,7 +171,7 @@ def test_an_own_file_decides_what_is_not_set_and_may_name_other_machines_gpus(tm
 
 
 @pytest.mark.parametrize(
-    ("changes", "stays"),
+    ("changes", "forked"),
     [
         ({}, True),
         ({"physical_grpo_gpu": (0,)}, False),
@@ -179,14 +179,12 @@ def test_an_own_file_decides_what_is_not_set_and_may_name_other_machines_gpus(tm
         ({"accelerate_config_file": "accelerate.yaml"}, False),
     ],
 )
-def test_a_worker_stays_for_the_next_training_only_alone_on_the_cpu(
-    tmp_path: Path, changes: dict[str, Any], stays: bool
-) -> None:
+def test_a_training_is_forked_only_alone_on_the_cpu(tmp_path: Path, changes: dict[str, Any], forked: bool) -> None:
     own_file(tmp_path, num_processes=1, distributed_type="NO", mixed_precision="no", use_cpu=True)
     changes = {name: tmp_path / value if name.endswith("file") else value for name, value in changes.items()}
     on_cpu = {"physical_grpo_gpu": (), "trl_num_processes": 1, "trl_mixed_precision": "no"}
-    assert may_stay(settings(**on_cpu | changes), model_folder(tmp_path)) is stays
+    assert may_fork(settings(**on_cpu | changes), model_folder(tmp_path)) is forked
 
 
-def test_a_worker_that_may_fetch_a_model_does_not_stay_for_the_next_training() -> None:
-    assert not may_stay(settings(physical_grpo_gpu=(), trl_num_processes=1, trl_mixed_precision="no"), "org/model")
+def test_a_training_that_may_fetch_a_model_is_not_forked() -> None:
+    assert not may_fork(settings(physical_grpo_gpu=(), trl_num_processes=1, trl_mixed_precision="no"), "org/model")

@@ -59,13 +59,16 @@ def run(
     settings, notices = fit_to_machine(loaded, this_machine())
     if dry_run:
         return _print_plan(settings, notices, as_json)
-    from prosetting.managers.run import start_run
+    from prosetting.managers.forks import fork_server_of
 
-    gc.freeze()  # what is loaded by now stays: nobody need look through it for garbage
     workspace = Workspace.of(settings)
     before = _written_at(workspace)
     try:
-        code = start_run(settings, notices, mode.value, command=typed_command(sys.argv, os.environ, Path.cwd()))
+        with fork_server_of(settings):
+            from prosetting.managers.run import start_run
+
+            gc.freeze()  # what is loaded by now stays: nobody need look through it for garbage
+            code = start_run(settings, notices, mode.value, command=typed_command(sys.argv, os.environ, Path.cwd()))
     except WorkspaceInUse:
         raise
     except BaseException:

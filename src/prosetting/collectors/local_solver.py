@@ -77,7 +77,9 @@ class LocalSolver:
         # On a GPU what the process itself holds is free only when it ends.
         self._takes_others = not gpu_ids and tuple(worker) == (WORKER,) and folder is not None
         self._keys = itertools.count()
-        self._child = children.start_child(command, log_file=log_file, extra_env=env, pipes=True)
+        self._child = children.start_child(
+            command, log_file=log_file, extra_env=env, pipes=True, forked=self._takes_others
+        )
 
     @functools.cached_property
     def facts(self) -> ModelFacts:

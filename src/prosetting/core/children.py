@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from prosetting.core import forked as forked_program
 from prosetting.core.crash_points import reached
 
 RUN_PID = "PROSETTING_RUN_PID"
@@ -33,12 +34,14 @@ def start_child(
     log_file: Path,
     extra_env: Mapping[str, str] | None = None,
     pipes: bool = False,
+    forked: bool = False,
     python: str = sys.executable,
     python_options: Sequence[str] = ("-m",),
 ) -> subprocess.Popen[str]:
     """Start `python -m module args…`, its messages appended to `log_file`.
 
-    With `pipes`, stdin and stdout are text pipes for a protocol; otherwise stdout goes to the log too.
+    With `pipes`, stdin and stdout are text pipes for a protocol; otherwise stdout goes to the log too. `forked`: as a
+    fork of the run's fork server where there is one, with its libraries loaded.
     Another `python` is another environment, whose programs are given no keys of endpoints.
     """
     log_file.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +49,7 @@ def start_child(
     with log_file.open("a") as log:
         stream: IO[str] | int = subprocess.PIPE if pipes else log
         child = subprocess.Popen(
-            [python, *python_options, *module_and_args],
+            forked_command(module_and_args) if forked else [python, *python_options, *module_and_args],
             stdin=subprocess.PIPE if pipes else subprocess.DEVNULL,
             stdout=stream,
             stderr=log,
@@ -62,6 +65,12 @@ def start_child(
         )
     reached(f"child:started:{module_and_args[0]}")
     return child
+
+
+def forked_command(module_and_args: Sequence[str]) -> list[str]:
+    """What does `python -m module args…`, by the run's fork server where there is one."""
+    start = ["-I", "-S", forked_program.__file__] if forked_program.SERVER in os.environ else ["-m"]
+    return [sys.executable, *start, *module_and_args]
 
 
 def start_program(

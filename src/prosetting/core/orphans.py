@@ -14,10 +14,11 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from prosetting.core.children import RUN_PID
 from prosetting.core.text import printable
 
 MARK = "PROSETTING_RUN_WORKSPACE"
@@ -62,11 +63,12 @@ def pids_of_run(workspace: Path) -> set[int]:
 
 
 def end_orphans(mark: str) -> list[int]:
-    """Kill this user's processes with that mark and wait until they are gone: those that PATIENCE_S did not end.
+    """Kill this user's processes with that mark and wait until they are gone: those that PATIENCE_S did not end. What
+    is a child of this run already is spared.
 
     What it ended, and what it could not end or look at, goes to the log.
     """
-    left, found, unreadable = _end_marked(_entry(mark))
+    left, found, unreadable = _end_marked(_entry(mark), spare=_is_of_this_run)
     for pid, command in found.items():
         outcome = "cannot be ended, and may hold a GPU" if pid in left else "ended"
         log.warning("an earlier run left process %d behind (%s): %s", pid, command, outcome)
@@ -82,11 +84,17 @@ def end_processes_with(variable: str, value: str) -> None:
         log.warning("process %d cannot be ended, and may hold a GPU: %s", pid, command)
 
 
-def _end_marked(entry: str) -> tuple[dict[int, str], dict[int, str], set[int]]:
+def _end_marked(
+    entry: str, *, spare: Callable[[int], bool] = lambda pid: False
+) -> tuple[dict[int, str], dict[int, str], set[int]]:
     """Kill until nothing with that entry in its environment is left, for PATIENCE_S at most: what is left all the
     same, what there was, and what cannot be looked at."""
     unreadable: set[int] = set()
-    left = _marked(entry, unreadable)
+
+    def marked() -> dict[int, str]:
+        return {pid: command for pid, command in _marked(entry, unreadable).items() if not spare(pid)}
+
+    left = marked()
     found = dict(left)
     deadline = time.monotonic() + PATIENCE_S
     while left and time.monotonic() < deadline:
@@ -94,7 +102,7 @@ def _end_marked(entry: str) -> tuple[dict[int, str], dict[int, str], set[int]]:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(_POLL_S)
-        left = _marked(entry, unreadable)
+        left = marked()
         found |= left
     return left, found, unreadable
 
@@ -139,6 +147,12 @@ def _environment_and_command(entry: Path) -> tuple[bytes, bytes] | None:
     reader.start()
     reader.join(_READ_DEADLINE_S)
     return found[0] if found else None
+
+
+def _is_of_this_run(pid: int) -> bool:
+    """One that this process has started as a child of its run, before it was marked."""
+    texts = _environment_and_command(_PROC / str(pid)) or (b"", b"")
+    return f"{RUN_PID}={os.getpid()}".encode() in texts[0].split(b"\0") and os.getpid() in _with_callers(pid)
 
 
 def _with_callers(pid: int) -> set[int]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +18,10 @@ from prosetting.core.accelerate_config import AccelerateConfig, read_accelerate_
 from prosetting.errors import ConfigError
 from prosetting.trainers.losses import OF_A_BATCH, check_losses, loss_of
 
+LAUNCHER = "accelerate.commands.launch"
+DPO_WORKER = "prosetting.trainers.worker_dpo"
+QUIET_ENV = {"TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+"""What a worker's libraries read when they are imported."""
 ALL_LINEAR = "all-linear"
 """peft's word for all linear layers but the output."""
 
@@ -62,12 +65,11 @@ def engine_of(settings: Settings) -> str:
     return settings.dpo_engine
 
 
-def may_stay(settings: Settings, model_path: str) -> bool:
-    """Whether the worker of one training may do the next ones too, a fork for each: one process on the CPU, where what
-    a training holds is its fork's. Not where a model is to be fetched first: later ones lie here, and ask no hub."""
+def may_fork(settings: Settings, model_path: str) -> bool:
+    """Whether a training may be a fork of the run's fork server: one process on the CPU. Not where a model is to be
+    fetched first: the server's libraries ask no hub."""
     alone = order_of(settings).kind == "NO" and settings.accelerate_config_file is None
-    of_cpu = not settings.physical_grpo_gpu and sys.platform == "linux"
-    return alone and of_cpu and Path(model_path).expanduser().is_dir()
+    return alone and not settings.physical_grpo_gpu and Path(model_path).expanduser().is_dir()
 
 
 def config_file(settings: Settings, generated: Path) -> Path:

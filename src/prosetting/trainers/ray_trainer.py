@@ -35,7 +35,7 @@ class RayTrainer(TrlTrainer):
                 )
         check_cluster(settings, trainer_demand(settings))
 
-    def _may_stay(self, job: TrainingJob) -> bool:
+    def _may_fork(self, job: TrainingJob) -> bool:
         return False
 
     def _command(self, job: TrainingJob) -> list[str]:

@@ -16,7 +16,7 @@ from prosetting.core.gpu_manager import gpu_env
 from prosetting.core.machine import this_machine
 from prosetting.trainers.base import TrainingJob
 from prosetting.trainers.checkpoints import SEAL, sha256
-from prosetting.trainers.launch import ALL_LINEAR, engine_of, order_json, order_of
+from prosetting.trainers.launch import ALL_LINEAR, QUIET_ENV, engine_of, order_json, order_of
 from prosetting.trainers.losses import loss_of
 
 LEAST_TOKENS = 64
@@ -211,9 +211,7 @@ def launch_env(settings: Settings, job: TrainingJob) -> dict[str, str]:
     processes = settings.trl_num_processes
     env = {
         **gpu_env(settings.physical_grpo_gpu[:processes]),
-        "TOKENIZERS_PARALLELISM": "false",
-        "TQDM_DISABLE": "1",
-        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        **QUIET_ENV,
     }
     if order_of(settings).kind != "DEEPSPEED":  # whose own checkpoints hold more than tensors
         env["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # torch reads pickles of a shared checkpoint without asking

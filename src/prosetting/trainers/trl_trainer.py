@@ -31,9 +31,17 @@ from prosetting.trainers.checkpoints import (
     put_in_place,
     sealed_or_quarantined,
 )
-from prosetting.trainers.launch import check_training, config_file, engine_of, may_stay, other_machines
+from prosetting.trainers.launch import (
+    DPO_WORKER,
+    LAUNCHER,
+    check_training,
+    config_file,
+    engine_of,
+    may_fork,
+    other_machines,
+)
 from prosetting.trainers.losses import OF_A_BATCH, check_losses, loss_of
-from prosetting.trainers.training_child import STAYS, TrainingChild
+from prosetting.trainers.training_child import TrainingChild
 from prosetting.trainers.trl_job import (
     Places,
     Step,
@@ -47,7 +55,6 @@ from prosetting.trainers.trl_job import (
 
 log = logging.getLogger("prosetting")
 
-LAUNCHER = "accelerate.commands.launch"
 POLL_INTERVAL_S = 0.2
 STOP_GRACE_S = 8.0
 MOST_SMALLER_STEPS = 3
@@ -66,7 +73,7 @@ class TrlTrainer:
     Another kind of training (generator_trainer.py) has another worker and overrides what stands last in the class.
     """
 
-    worker = "prosetting.trainers.worker_dpo"
+    worker = DPO_WORKER
     unit = "pairs"
 
     def __init__(
@@ -81,15 +88,12 @@ class TrlTrainer:
     def get_ready(self, job: TrainingJob) -> None:
         """Start the launcher and its workers, which load their libraries and wait for the job file: torch, trl and
         accelerate take seconds to import, and meanwhile attempts are drawn. What waits for this job already goes on.
-
-        On the CPU the worker stays until `close`, and forks for each training: loading its libraries takes longer than
-        a small model's training, and a fork's memory is free when it ends.
         """
-        self._have_child(job, stays=self._may_stay(job))
+        self._have_child(job)
 
     def close(self) -> None:
         if self._child is not None:
-            self._child.end(stays=False)
+            self._child.end()
             self._child = None
 
     @classmethod
@@ -115,8 +119,7 @@ class TrlTrainer:
                 self._train(job, places, run)
                 done = _trained(job, places, run)
         finally:
-            if self._child is not None:
-                self._child.end(stays=True)
+            self.close()
         shutil.rmtree(places.work, ignore_errors=True)
         step = Step(done.facts["batch_size"], done.facts["most_tokens"])
         return TrainingResult(
@@ -168,16 +171,20 @@ class TrlTrainer:
         if status != 0:
             raise _failure(job, status, progress_file)
 
-    def _have_child(self, job: TrainingJob, *, stays: bool = False) -> TrainingChild:
+    def _have_child(self, job: TrainingJob) -> TrainingChild:
         """What is there for this job, else what is started for it."""
         job_file = job_file_of(job)
         if self._child is None or not self._child.will_train(job_file, job.output_dir):
             self.close()
             job_file.unlink(missing_ok=True)
             job.log_file.parent.mkdir(parents=True, exist_ok=True)
-            command = [*self._command(job), *([STAYS] if stays else [])]
-            started = children.start_child(command, log_file=job.log_file, extra_env=launch_env(self._settings, job))
-            self._child = TrainingChild(started, job_file, None if stays else job.output_dir)
+            started = children.start_child(
+                self._command(job),
+                log_file=job.log_file,
+                extra_env=launch_env(self._settings, job),
+                forked=self._may_fork(job),
+            )
+            self._child = TrainingChild(started, job_file, job.output_dir)
         return self._child
 
     def _command(self, job: TrainingJob) -> list[str]:
@@ -186,7 +193,9 @@ class TrlTrainer:
         if machines := other_machines(self._settings, launch_file):
             what = "on the other %d machines, N from 1 on: %s -m %s --job %s"
             log.info(what, *machines, self.worker, job_file_of(job))
-        return [LAUNCHER, "--config_file", str(launch_file), "-m", self.worker, "--job", str(job_file_of(job))]
+        worker = [self.worker, "--job", str(job_file_of(job))]
+        start = ["--no_python", *children.forked_command(worker)] if self._may_fork(job) else ["-m", *worker]
+        return [LAUNCHER, "--config_file", str(launch_file), *start]
 
     def _follow(self, child: TrainingChild, progress_file: Path) -> int:
         """The training's exit status."""
@@ -214,8 +223,8 @@ class TrlTrainer:
 
     # What this kind of training is
 
-    def _may_stay(self, job: TrainingJob) -> bool:
-        return may_stay(self._settings, job.model_path)
+    def _may_fork(self, job: TrainingJob) -> bool:
+        return may_fork(self._settings, job.model_path)
 
     def _amount(self, job: TrainingJob) -> int:
         """How much there is to train on."""

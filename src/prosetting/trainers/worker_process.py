@@ -27,7 +27,6 @@ import transformers
 from prosetting.core import children
 from prosetting.errors import EXIT_FAILED, EXIT_STOPPED
 from prosetting.trainers.checkpoints import hold
-from prosetting.trainers.training_child import STAYS, ended_file_of, tell_end
 from prosetting.trainers.worker_dpo_callbacks import StopWish, append_line
 
 JOB_POLL_INTERVAL_S = 0.05
@@ -66,35 +65,13 @@ def main(train: Train) -> NoReturn:
     gc.enable()
     parser = argparse.ArgumentParser()
     parser.add_argument("--job", required=True, type=Path)
-    parser.add_argument(STAYS, action="store_true", help="fork for each job that comes")
-    asked = parser.parse_args()
-    launcher = a_fork_for_each(asked.job) if asked.stays else os.getppid()
-    status = wait_and_work(asked.job, launcher, train)
+    status = wait_and_work(parser.parse_args().job, os.getppid(), train)
     for child in multiprocessing.active_children():
         child.kill()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(status)
-
-
-def a_fork_for_each(job_file: Path) -> int:
-    """Returns in a fork of this process once for each job that comes, with the number of this process, which starts no
-    thread and computes nothing, so that a fork of it is like a new one. Ends when its launcher or the run is gone."""
-    launcher, this = os.getppid(), os.getpid()
-    fork = 0
-    while os.getppid() == launcher and children.run_is_there():
-        if fork:
-            ended, how = os.waitpid(fork, os.WNOHANG)
-            if ended:
-                tell_end(job_file, os.waitstatus_to_exitcode(how))
-                fork = 0
-        elif job_file.exists() and not ended_file_of(job_file).exists():
-            fork = os.fork()
-            if not fork:
-                return this
-        time.sleep(JOB_POLL_INTERVAL_S)
-    sys.exit(EXIT_STOPPED)
 
 
 def wait_and_work(job_file: Path, launcher: int, train: Train) -> int:
