@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from prosetting.errors import RunPaused, TeacherReplyError
 from prosetting.processors.answer_verifier import AnswerVerifier
 from prosetting.processors.canaries import canaries
+from prosetting.processors.symbolic_client import SymbolicAnswer, SymbolicClient
 from prosetting.processors.teacher_judge import JudgeCheck, TeacherJudge, is_said_in, share_a_word
 from prosetting.records import Question, Verdict, question_id_of
 from prosetting.teachers.base import GradeReply
@@ -70,6 +72,26 @@ def test_a_verdict_stands_only_beside_a_text_that_bears_it(
 ) -> None:
     found = decide(question, response, always(verdict, answer))
     assert found is (verdict if stands else OPEN)
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer", "by_algebra"), [("x^2 + 2x + 1", "(x + 1)^2", True), ("12", "12", False)]
+)
+def test_algebra_does_not_hold_up_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch, reference: str, answer: str, by_algebra: bool
+) -> None:
+    threads: list[threading.Thread] = []
+    relation = SymbolicClient.relation
+
+    def watched(self: SymbolicClient, *expressions: str) -> SymbolicAnswer:
+        threads.append(threading.current_thread())
+        return relation(self, *expressions)
+
+    monkeypatch.setattr(SymbolicClient, "relation", watched)
+    question = Question(question_id_of("what"), "What is it?", reference)
+    assert decide(question, f"I think that it is {answer}, {reference}.", always(RIGHT, answer)) is RIGHT
+    assert threading.main_thread() not in threads
+    assert bool(threads) is by_algebra
 
 
 def test_a_judge_that_cannot_answer_the_question_itself_calls_nothing_correct() -> None:

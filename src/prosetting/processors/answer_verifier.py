@@ -7,6 +7,7 @@ Left out on purpose: rounding (30.5 for 30.52), lenient brackets, synonyms of wo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -22,7 +23,7 @@ from prosetting.processors.answer_extraction import (
 from prosetting.processors.answer_forms import MAX_ANSWER_CHARS, is_constant, parse_number
 from prosetting.processors.answer_numbers import compare_numbers
 from prosetting.processors.answer_presence import carries_no_number
-from prosetting.processors.symbolic_client import SymbolicClient
+from prosetting.processors.symbolic_client import SymbolicAnswer, SymbolicClient
 from prosetting.records import Verdict
 
 VERIFIER_VERSION = "2"
@@ -50,6 +51,24 @@ class AnswerVerifier:
         incorrect all the same, for it stated none.
         Raises `ConfigError` when the symbolic worker cannot start at all.
         """
+        return self._verdict(question, reference, response, self._symbolic.relation, cut_off=cut_off)
+
+    def verify_at_once(self, question: str, reference: str, response: str) -> RuleVerdict | None:
+        """As `verify`, and None where that takes algebra: a child process is asked then, which may take seconds."""
+        try:
+            return self._verdict(question, reference, response, _take_no_time, cut_off=False)
+        except _TakesAlgebra:
+            return None
+
+    def _verdict(
+        self,
+        question: str,
+        reference: str,
+        response: str,
+        symbolic: Callable[[str, str], SymbolicAnswer],
+        *,
+        cut_off: bool,
+    ) -> RuleVerdict:
         if max(len(reference), len(response)) > MAX_RESPONSE_CHARS:
             return RuleVerdict(Verdict.UNKNOWN, "too long to compare")
         expected = reference_answer(reference)
@@ -64,7 +83,7 @@ class AnswerVerifier:
             return _verdict_of_conflict(expected, extraction)
         if extraction.kind != "found":
             return RuleVerdict(Verdict.UNKNOWN, extraction.reason)
-        comparison = compare_answers(question, expected, extraction.answers[0], self._symbolic.relation)
+        comparison = compare_answers(question, expected, extraction.answers[0], symbolic)
         return RuleVerdict(_VERDICTS[comparison.relation], comparison.reason)
 
     def close(self) -> None:
@@ -78,6 +97,14 @@ class AnswerVerifier:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class _TakesAlgebra(Exception):
+    pass
+
+
+def _take_no_time(reference: str, response: str) -> SymbolicAnswer:
+    raise _TakesAlgebra
 
 
 _NO_ANSWER = RuleVerdict(Verdict.INCORRECT, "no answer in the response")

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Callable
 from typing import NamedTuple
 
-from prosetting.core.concurrency import for_each
+from prosetting.core.concurrency import for_each, in_thread
 from prosetting.core.text import words
 from prosetting.errors import RunPaused, TeacherReplyError
 from prosetting.processors.answer_extraction import may_be_right
@@ -62,7 +62,7 @@ class TeacherJudge:
             reply = await self._teacher.grade(question, response)
         except TeacherReplyError as error:
             return Decision(Verdict.UNKNOWN, "teacher1", str(error))
-        if doubt := self._doubt(question, expected, response, reply):
+        if doubt := await self._doubt(question, expected, response, reply):
             return Decision(Verdict.UNKNOWN, "teacher1", doubt)
         return Decision(reply.verdict, "teacher1", reply.diagnosis)
 
@@ -102,13 +102,13 @@ class TeacherJudge:
             self._own_answers[question.question_id] = answer
         return self._own_answers[question.question_id]
 
-    def _doubt(self, question: Question, expected: str | None, response: str, reply: GradeReply) -> str:
+    async def _doubt(self, question: Question, expected: str | None, response: str, reply: GradeReply) -> str:
         """Why this verdict cannot stand beside the text and the expected answer; empty when it can."""
         if reply.verdict is Verdict.UNKNOWN:
             return reply.diagnosis or "the teacher cannot tell"
         answer, correct = reply.final_answer, reply.verdict is Verdict.CORRECT
         if not correct:
-            agrees = answer and expected and self._by_rules(question, expected, answer) is Verdict.CORRECT
+            agrees = answer and expected and await self._by_rules(question, expected, answer) is Verdict.CORRECT
             return f"called incorrect, but by rules its answer {answer!r} is the right one"[:120] if agrees else ""
         if answer is None or not is_said_in(answer, response):
             return "called correct, but the final answer that the teacher names is not in the attempt"
@@ -116,13 +116,18 @@ class TeacherJudge:
             return "called correct, but the teacher cannot answer the question itself"
         if not may_be_right(expected, response):
             return "called correct, but the right value is nowhere in the attempt"
-        by_rules = self._by_rules(question, expected, answer)
+        by_rules = await self._by_rules(question, expected, answer)
         if by_rules is Verdict.INCORRECT or (by_rules is Verdict.UNKNOWN and not share_a_word(expected, answer)):
             return f"called correct, but its answer {answer!r} has nothing of the right one"[:120]
         return ""
 
-    def _by_rules(self, question: Question, expected: str, answer: str) -> Verdict:
-        return self._verifier.verify(question.text, expected, f"\\boxed{{{answer}}}").verdict
+    async def _by_rules(self, question: Question, expected: str, answer: str) -> Verdict:
+        """Algebra takes a thread: all calls and all sampling would wait for it on the event loop."""
+        compared = question.text, expected, f"\\boxed{{{answer}}}"
+        ruled = self._verifier.verify_at_once(*compared)
+        if ruled is None:
+            ruled = await in_thread(lambda: self._verifier.verify(*compared))
+        return ruled.verdict
 
 
 def share_a_word(expected: str, answer: str) -> bool:
