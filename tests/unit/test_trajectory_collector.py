@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 
 import pytest
@@ -124,12 +125,44 @@ def test_the_solver_waits_for_the_disk_so_that_memory_holds_no_more_than_some_ba
     def slow(split, trajectories) -> None:
         nonlocal waiting
         add(split, trajectories)
-        waiting -= 1
+        waiting -= len(trajectories)
 
     monkeypatch.setattr(journal, "add_trajectories", slow)
     collect(journal, Counting(), attempts=range(50))
     assert most <= 2 * UNWRITTEN_BATCHES + 1
     assert len(drawn(journal)) == 150
+
+
+def test_attempts_that_come_at_once_are_one_write_and_each_question_is_done_once(journal, monkeypatch):
+    writes, passed = [], []
+    add = journal.add_trajectories
+    monkeypatch.setattr(
+        journal, "add_trajectories", lambda split, rows: (writes.append(len(rows)), add(split, rows))[1]
+    )
+
+    class Watched(Frontier):
+        def done(self, place: int) -> None:
+            passed.append(place)
+            super().done(place)
+
+    class AtOnce(Echo):
+        """Gives all it has while the event loop is held up."""
+
+        def sample(self, requests: Iterable[SampleRequest], params: SamplingParams) -> Iterator[Sample]:
+            held, go_on = threading.Event(), threading.Event()
+            samples = list(super().sample(requests, params))
+            loop.call_soon_threadsafe(lambda: (held.set(), go_on.wait(10)))
+            held.wait(10)
+            yield from samples
+            go_on.set()
+
+    collector = TrajectoryCollector(GroupCommit(journal), Settings(solver_model_path="m", solver_batch_size=8))
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        runner.run(collector.collect("train", 1, QUESTIONS, (0, 1), AtOnce, Watched()))
+    assert writes == [6]
+    assert passed == [0, 1, 2]
+    assert len(drawn(journal)) == 6
 
 
 def test_a_disk_that_takes_no_attempt_ends_the_stage_with_that_error(journal, monkeypatch):

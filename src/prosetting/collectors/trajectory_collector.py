@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
@@ -85,6 +86,7 @@ class _Sampling:
         self._open = self._open_questions()
         self._next = next(self._open, None)
         self._undrawn: dict[QuestionId, tuple[int, int]] = {}  # in flight: place, and attempts not committed yet
+        self._arrived: deque[Sample] = deque()  # from the Solver's thread
         self._unwritten = threading.Semaphore(UNWRITTEN_BATCHES * settings.solver_batch_size)
         self._failure: BaseException | None = None
         self._held = False
@@ -114,7 +116,10 @@ class _Sampling:
         def draw() -> None:
             for sample in solver.sample(self._requests(loop), params):
                 self._unwritten.acquire()
-                loop.call_soon_threadsafe(self._arrived, sample)
+                self._arrived.append(sample)
+                # Who finds others there knows that they are about to be taken, with this one.
+                if len(self._arrived) == 1:
+                    loop.call_soon_threadsafe(self._take_arrived)
 
         try:
             await in_thread(draw, end=solver.close)
@@ -164,26 +169,29 @@ class _Sampling:
             found += requests
         return found
 
-    def _arrived(self, sample: Sample) -> None:
-        trajectory = Trajectory(
-            self._round,
-            sample.question_id,
-            sample.attempt,
-            sample.response,
-            sample.finish_reason,
-            sample.completion_tokens,
-        )
-        write = partial(self._commits.journal.add_trajectories, self._split, [trajectory])
-        self._commits.submit(write).add_done_callback(partial(self._written, sample.question_id))
+    def _take_arrived(self) -> None:
+        """All that has come since the last time, as one write."""
+        samples = []
+        while self._arrived:
+            samples.append(self._arrived.popleft())
+        if not samples:
+            return  # they were taken with others
+        trajectories = [
+            Trajectory(self._round, s.question_id, s.attempt, s.response, s.finish_reason, s.completion_tokens)
+            for s in samples
+        ]
+        write = partial(self._commits.journal.add_trajectories, self._split, trajectories)
+        self._commits.submit(write).add_done_callback(partial(self._written, trajectories))
 
-    def _written(self, question_id: QuestionId, written: asyncio.Future[None]) -> None:
-        self._unwritten.release()
+    def _written(self, trajectories: Sequence[Trajectory], written: asyncio.Future[None]) -> None:
+        self._unwritten.release(len(trajectories))
         if error := written.exception():
             self._failure = self._failure or error
             return
-        self._progress.advance(1)
-        place, undrawn = self._undrawn.pop(question_id)
-        if undrawn > 1:
-            self._undrawn[question_id] = (place, undrawn - 1)
-        else:
-            self._sampled.done(place)
+        self._progress.advance(len(trajectories))
+        for trajectory in trajectories:
+            place, undrawn = self._undrawn.pop(trajectory.question_id)
+            if undrawn > 1:
+                self._undrawn[trajectory.question_id] = (place, undrawn - 1)
+            else:
+                self._sampled.done(place)
