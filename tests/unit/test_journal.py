@@ -64,6 +64,13 @@ def test_a_failed_transaction_leaves_nothing(journal):
     assert journal.fact("a") == 1
 
 
+def test_replies_are_recalled_in_the_order_in_which_they_are_asked_for(tmp_path):
+    with Journal(tmp_path / "j.db") as journal:
+        for name in "abc":
+            journal.record(replace(call(name), request_hash=name))
+        assert [journal.recall(names) for names in ("cab", "bc", "xa")] == [["c", "a", "b"], ["b", "c"], ["a"]]
+
+
 def call(reply: str | None, failure: str = "") -> TeacherCall:
     return TeacherCall("hash", "grade", "http://host/v1", "m", reply, failure, 2, 10, 5, 0.1, 0.5)
 
@@ -71,11 +78,11 @@ def call(reply: str | None, failure: str = "") -> TeacherCall:
 def test_a_recorded_teacher_reply_is_recalled_in_another_process_and_costs_add_up(tmp_path):
     with Journal(tmp_path / "j.db") as journal:
         journal.record(call(None, "answers 500"))
-        assert journal.recall("hash") is None
+        assert journal.recall(["hash"]) == []
         assert journal.teacher_totals().failed == 1
         journal.record(call("reply"))
     with Journal(tmp_path / "j.db") as again:
-        assert again.recall("hash") == "reply"
+        assert again.recall(["none", "hash"]) == ["reply"]
         assert again.teacher_totals() == TeacherTotals(
             calls=1, attempts=4, failed=0, prompt_tokens=20, completion_tokens=10, cost=1.0
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from prosetting.core.journal_file import JournalFile
 from prosetting.core.journal_rows import (
@@ -24,9 +25,16 @@ class TeacherBooks(JournalFile):
 
     # Teacher calls: a reply that is here is never bought again (the teacher client's CallLedger)
 
-    def recall(self, request_hash: str) -> str | None:
-        row = self._db.execute("SELECT reply FROM teacher_calls WHERE request_hash = ?", (request_hash,)).fetchone()
-        return row[0] if row else None
+    def recall(self, request_hashes: Sequence[str]) -> list[str]:
+        """The replies that these few requests brought, in their order."""
+        found = dict(
+            self._db.execute(
+                "SELECT request_hash, reply FROM teacher_calls WHERE reply IS NOT NULL"
+                f" AND request_hash IN ({', '.join('?' * len(request_hashes))})",
+                request_hashes,
+            )
+        )
+        return [found[request_hash] for request_hash in request_hashes if request_hash in found]
 
     def record(self, call: TeacherCall) -> None:
         """Keep what a request has cost so far and, once it brought one, its reply. Costs of several tries add up."""

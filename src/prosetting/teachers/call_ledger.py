@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Protocol
 
 from prosetting.core.group_commit import GroupCommit
@@ -12,8 +13,8 @@ from prosetting.core.journal_rows import TeacherCall
 class CallLedger(Protocol):
     """What an HttpTeacher needs of it."""
 
-    def recall(self, request_hash: str) -> str | None:
-        """The reply recorded for this request."""
+    def recall(self, request_hashes: Sequence[str]) -> list[str]:
+        """The replies recorded for these requests, in their order."""
         ...
 
     def record(self, call: TeacherCall) -> asyncio.Future[None]:
@@ -27,8 +28,8 @@ class JournalLedger:
     def __init__(self, commits: GroupCommit) -> None:
         self._commits = commits
 
-    def recall(self, request_hash: str) -> str | None:
-        return self._commits.journal.recall(request_hash)
+    def recall(self, request_hashes: Sequence[str]) -> list[str]:
+        return self._commits.journal.recall(request_hashes)
 
     def record(self, call: TeacherCall) -> asyncio.Future[None]:
         return self._commits.submit(lambda: self._commits.journal.record(call))
@@ -37,8 +38,8 @@ class JournalLedger:
 class NoLedger:
     """Keeps nothing."""
 
-    def recall(self, request_hash: str) -> str | None:
-        return None
+    def recall(self, request_hashes: Sequence[str]) -> list[str]:
+        return []
 
     def record(self, call: TeacherCall) -> asyncio.Future[None]:
         done = asyncio.get_running_loop().create_future()

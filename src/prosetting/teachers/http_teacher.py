@@ -63,25 +63,34 @@ class _Request:
     def prompt_characters(self) -> int:
         return sum(len(message["content"]) for message in self.fixed["messages"])
 
-    def sampling(self, sample: int) -> dict[str, Any]:
-        # The same request at temperature 0 would bring the same reply.
-        if self.seed is None and sample == 0:
-            return {"temperature": 0.0}
-        return {"temperature": _WARM, "seed": (self.seed or 0) + sample}
-
     def body(self, sample: int) -> dict[str, Any]:
-        return {**self.fixed, **self.sampling(sample)}
+        return {**self.fixed, **_sampling(self.seed, sample)}
 
     def hashes(self, endpoint: Endpoint) -> list[str]:
         """The identity of each sample: contract, task, endpoint, model, messages, sampling parameters, index."""
         text = json.dumps([PROMPT_VERSION, self.task.value, endpoint.name, self.fixed], sort_keys=True)
         shared = hashlib.sha256(text.encode())
         found = []
-        for sample in range(1 + RE_ASKS):
+        for sample in _UNSEEDED if self.seed is None else _samples(self.seed):
             one = shared.copy()
-            one.update(json.dumps([sample, self.sampling(sample)], sort_keys=True).encode())
+            one.update(sample)
             found.append(one.hexdigest())
         return found
+
+
+def _sampling(seed: int | None, sample: int) -> dict[str, Any]:
+    # The same request at temperature 0 would bring the same reply.
+    if seed is None and sample == 0:
+        return {"temperature": 0.0}
+    return {"temperature": _WARM, "seed": (seed or 0) + sample}
+
+
+def _samples(seed: int | None) -> list[bytes]:
+    """What tells the samples of a request apart."""
+    return [json.dumps([sample, _sampling(seed, sample)], sort_keys=True).encode() for sample in range(1 + RE_ASKS)]
+
+
+_UNSEEDED = _samples(None)
 
 
 @dataclass(slots=True)
@@ -179,7 +188,7 @@ class HttpTeacher:
         request = self._request(prompt)
         hashes = request.hashes(self._endpoint)
         async with self._being_asked.setdefault(hashes[0], asyncio.Lock()):
-            for recorded in filter(None, map(self._ledger.recall, hashes)):
+            for recorded in self._ledger.recall(hashes):
                 with contextlib.suppress(TeacherReplyError):
                     return parse(recorded)
             async with self._slots:
