@@ -11,6 +11,7 @@ share more than two thirds of a text: then it grows by a scan of their entries, 
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterable
 from fractions import Fraction
@@ -69,8 +70,7 @@ class QuestionIndex:
 
     def _candidates(self, size: int, hashes: Iterable[int]) -> list[tuple[QuestionId, str]]:
         """Id and text of each known question that has enough of the rarest of `size` trigrams to be similar."""
-        probes = sorted(hashes, key=lambda gram: (self._list_length(gram), gram))
-        probes = probes[: size * (_OF - _SHARED) // _OF + 1]
+        probes = self._rarest_first(hashes)[: size * (_OF - _SHARED) // _OF + 1]
         unseen = size - len(probes)
         return self._db.execute(
             "SELECT question_id, text FROM question_index JOIN questions USING (question_id) WHERE question_id IN"
@@ -79,11 +79,12 @@ class QuestionIndex:
             (*probes, unseen, size),
         ).fetchall()
 
-    def _list_length(self, gram: int) -> int:
-        row = self._db.execute(
-            "SELECT count(*) FROM (SELECT 1 FROM question_grams WHERE gram = ? LIMIT ?)", (gram, _LONG_LIST)
-        ).fetchone()
-        return int(row[0])
+    def _rarest_first(self, hashes: Iterable[int]) -> list[int]:
+        length = "(SELECT count(*) FROM (SELECT 1 FROM question_grams WHERE gram = value LIMIT ?))"
+        rows = self._db.execute(
+            f"SELECT value FROM json_each(?) ORDER BY {length}, value", (json.dumps(list(hashes)), _LONG_LIST)
+        )
+        return [row[0] for row in rows]
 
 
 def _trigrams(text: str) -> frozenset[str]:

@@ -204,19 +204,21 @@ class QuestionManager:
                 return
             while min(sampled.passed, len(in_pool_order)) - graded.passed > GRADING_BEHIND * workers:
                 await graded.reached(graded.passed)
-            attempts = self._journal.attempts_of("train", round_, question_id)
-            if any(grade is None or grade.verdict is Verdict.UNKNOWN for _, grade in attempts):
+            found = self._journal.attempts_of("train", round_, question_id)
+            if any(grade is None or grade.verdict is Verdict.UNKNOWN for _, grade in found):
                 return
-            if plan := self.plan(round_, question_id):
+            if plan := self._plan(question_id, found):
                 await self._ask(round_, plan, teacher2, progress)
 
         await for_each(range(len(in_pool_order)), ask, limit=workers)
 
     def plan(self, round_: int, question_id: QuestionId) -> Enhancement | None:
         """What is to be built on a graded question, None for nothing."""
+        return self._plan(question_id, self._journal.attempts_of("train", round_, question_id))
+
+    def _plan(self, question_id: QuestionId, found: Sequence[tuple[Trajectory, Grade | None]]) -> Enhancement | None:
         question = self._journal.question(question_id)
         assert question is not None, f"{question_id} is in a pool but not in the journal"
-        found = self._journal.attempts_of("train", round_, question_id)
         outcome = QuestionOutcome(question, [(attempt, grade) for attempt, grade in found if grade is not None])
         return plan_enhancement(
             question,
