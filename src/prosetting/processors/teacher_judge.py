@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from prosetting.core.concurrency import for_each, in_thread
@@ -51,6 +52,8 @@ class TeacherJudge:
         self._verifier = verifier
         self._run_seed = run_seed
         self._own_answers: dict[QuestionId, str | None] = {}
+        # One: the child compares one pair at a time, and who waits for it takes no thread that others need.
+        self._algebra = ThreadPoolExecutor(max_workers=1, thread_name_prefix="algebra")
 
     async def decide(self, question: Question, response: str) -> Decision:
         """Teacher1's verdict; `unknown` when no usable reply came or the reply contradicts the text.
@@ -126,7 +129,7 @@ class TeacherJudge:
         compared = question.text, expected, f"\\boxed{{{answer}}}"
         ruled = self._verifier.verify_at_once(*compared)
         if ruled is None:
-            ruled = await in_thread(lambda: self._verifier.verify(*compared))
+            ruled = await in_thread(lambda: self._verifier.verify(*compared), executor=self._algebra)
         return ruled.verdict
 
 
