@@ -40,13 +40,13 @@ def modules_of(settings: Settings) -> list[str]:
 def _mark_of(workspace: Path) -> Iterator[dict[str, str]]:
     """By which a later run finds what this one leaves behind. It is of the folder itself: one that is not there yet is
     made, and is gone again if the run writes nothing."""
-    made, mark = not workspace.exists(), {}
+    made, mark = [folder for folder in (workspace, *workspace.parents) if not folder.exists()], {}
     with contextlib.suppress(OSError):  # which the run will tell
         workspace.mkdir(parents=True, exist_ok=True)
         mark = {orphans.MARK: orphans.mark_of(workspace)}
     try:
         yield mark
     finally:
-        if made:
-            with contextlib.suppress(OSError):  # it is in use
-                workspace.rmdir()
+        with contextlib.suppress(OSError):  # it is in use
+            for folder in made:
+                folder.rmdir()
