@@ -104,6 +104,11 @@ class PairCounts:
         return self.supervised_train + self.supervised_validation
 
 
+def load_ahead() -> None:
+    """pyarrow imports pandas, where that is installed, for its first array: half of what a round's pairs take."""
+    pa.array([0])
+
+
 def save_pairs(folder: Path, round_: int, questions: Iterable[QuestionPairs]) -> PairCounts:
     """Write PAIR_FILES and dataset_info.json of one round: every pair as a row, and every question as a row."""
     rows_written, supervised = dict.fromkeys(SIDES, 0), dict.fromkeys(SIDES, 0)

@@ -24,6 +24,7 @@ from prosetting.core.gpu_manager import GpuManager
 from prosetting.core.journal import Journal
 from prosetting.core.pool_questions import PoolQuestions
 from prosetting.core.state_manager import CONCLUSION, GENERATOR_TRAINING, WRITING
+from prosetting.datasets.data_saver import load_ahead
 from prosetting.errors import GpuError, SolverError, TeacherUnavailable, TrainingError
 from prosetting.managers.conclusion import conclude
 from prosetting.managers.engine_turns import EngineTurns
@@ -142,6 +143,7 @@ class RoundController:
         Generator has its turn before the Solver is trained, and what it drafted is tried by the trained one."""
         await self._scoring.score_start(round_)
         self._get_trainers_ready(round_)
+        load_ahead()  # now, and not while a training waits for its pairs
         sampled, graded, drafted = Frontier(), Frontier(), Frontier()
         writing = asyncio.ensure_future(self._write_questions(round_, sampled, graded, drafted))
         try:
