@@ -496,6 +496,11 @@ class Settings(BaseModel):
         return self.all_correct_questions != "nothing"
 
     @property
+    def trains(self) -> bool:
+        """Whether any round trains."""
+        return self.first_training_round <= self.total_rounds
+
+    @property
     def trains_with_verl(self) -> bool:
         return self.training_framework != "TRL_DPO"
 

@@ -7,12 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import parent_of, runs, until
 from tiny_model import build_tiny_model
 from training_jobs import a_job, settings, sums, write_dataset
 
@@ -21,6 +21,7 @@ from prosetting.collectors.solver import Sample, SampleRequest, SamplingParams
 from prosetting.core import children
 from prosetting.core.fork_server import fork_server
 from prosetting.core.forked import SERVER
+from prosetting.errors import TrainingError
 from prosetting.managers.forks import fork_server_of, modules_of
 from prosetting.records import QuestionId
 from prosetting.trainers.launch import DPO_WORKER, LAUNCHER, QUIET_ENV
@@ -65,21 +66,6 @@ def started(tmp_path: Path, *words: str, **env: str) -> tuple[subprocess.Popen[s
     assert child.stdout is not None
     pid, _, loaded = child.stdout.readline().split()
     return child, int(pid), loaded == "True"
-
-
-def runs(pid: int) -> bool:
-    """Neither gone nor dead and waiting for someone to take note."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (OSError, IndexError):
-        return False
-
-
-def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_a_fork_has_the_words_environment_folder_and_streams_of_who_asked(
@@ -145,7 +131,7 @@ def test_when_the_server_is_lost_its_forks_are_too_and_the_next_child_starts_wit
     server: None, tmp_path: Path
 ) -> None:
     child, pid, _ = started(tmp_path, "wait")
-    os.kill(int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]), signal.SIGKILL)
+    os.kill(parent_of(pid), signal.SIGKILL)
     until(lambda: not runs(pid))
     assert child.wait(PATIENCE_S) == 1
     assert "the fork server is gone" in (tmp_path / "log").read_text()
@@ -206,6 +192,50 @@ def test_forked_workers_draw_the_same_attempts_and_train_to_the_same_weights(
     with fork_server([WORKER, LAUNCHER, DPO_WORKER], QUIET_ENV):
         assert made("forked") == (attempts, [trained, trained])
     assert (tmp_path / "forked.log").read_text() == (tmp_path / "plain.log").read_text()
+
+
+def forks_of(server: int) -> list[int]:
+    """In the order in which they were started."""
+    children_file = Path(f"/proc/{server}/task/{server}/children")
+    return sorted(int(pid) for pid in children_file.read_text().split() if runs(int(pid)))
+
+
+def test_a_forked_training_that_is_killed_leaves_nothing_behind_and_the_same_job_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    model = build_tiny_model(tmp_path)
+    data = write_dataset(tmp_path / "round_3", sums(range(200)), sums(range(200, 203)))
+    job = a_job(tmp_path, model, dataset_dirs=[data])
+    many_steps = settings(dpo_batch_questions=1, trl_gradient_accumulation=1)
+    lost: list[int] = []
+
+    def lose_it(step: int, total: int, loss: float | None) -> None:
+        if not lost:
+            _, worker = forks_of(server)
+            lost.append(worker)
+            os.kill(worker, signal.SIGKILL)
+
+    with fork_server([LAUNCHER, DPO_WORKER], QUIET_ENV):
+        (server,) = [
+            int(entry.name)
+            for entry in Path("/proc").glob("[0-9]*")
+            if parent_of(int(entry.name)) == os.getpid() and b"worker_fork_server" in (entry / "cmdline").read_bytes()
+        ]
+        with pytest.raises(TrainingError, match="failed") as failed:
+            TrlTrainer(many_steps, on_progress=lose_it, stop_grace_s=1).train(job)
+        assert "killed" in (failed.value.next_step or "")
+        until(lambda: not forks_of(server))
+        assert TrlTrainer(many_steps).train(job).steps == 200
+        until(lambda: not forks_of(server))
+
+
+def test_a_forked_training_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    data = write_dataset(tmp_path / "round_3", sums(range(40)), sums(range(40, 43)))
+    job = a_job(tmp_path, build_tiny_model(tmp_path), dataset_dirs=[data])
+    with fork_server([LAUNCHER, DPO_WORKER], QUIET_ENV), pytest.raises(TrainingError, match="TRL_MAX_LENGTH"):
+        TrlTrainer(settings(trl_max_length=8)).train(job)
 
 
 def test_a_run_loads_ahead_what_it_samples_and_trains_with_here_on_the_cpu(tmp_path: Path) -> None:

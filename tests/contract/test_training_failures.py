@@ -8,12 +8,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import parent_of, until
 from tiny_model import build_tiny_model
 from training_jobs import a_job, a_question, settings, sums, write_dataset
 from training_zygote import Zygote, zygote
@@ -77,13 +77,6 @@ def new_job(folder: Path, model: Path, pairs: int = 40) -> TrainingJob:
 
 def weights(result: TrainingResult) -> str:
     return hashlib.sha256((result.model_dir / "model.safetensors").read_bytes()).hexdigest()
-
-
-def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def test_interrupted_it_saves_and_the_same_job_goes_on_to_the_same_weights(
@@ -280,14 +273,6 @@ def test_a_lost_process_beside_the_training_is_a_failure_that_says_what_to_do(ba
     assert "want of memory" in (failed.value.next_step or "")
     until(lambda: not processes_of(job))
     assert TrlTrainer(settings(**MANY_STEPS)).train(job).steps == STEPS
-
-
-def parent_of(process: int) -> int:
-    """0 for one that has ended."""
-    try:
-        return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return 0
 
 
 def started_here() -> set[int]:

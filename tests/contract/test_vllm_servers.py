@@ -12,11 +12,11 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import processes
 import pytest
 import vllm_stand_in
 
@@ -31,7 +31,7 @@ from prosetting.errors import ConfigError, SolverError
 from prosetting.records import QuestionId
 
 PARAMS = SamplingParams(max_new_tokens=8, temperature=1.0, top_p=1.0)
-PATIENCE_S = 30
+until = partial(processes.until, within_s=30.0)
 RUN = """
 import sys, threading
 from pathlib import Path
@@ -90,13 +90,6 @@ def members(group: int) -> list[int]:
     return found
 
 
-def wait_for(what: Callable[[], object]) -> None:
-    until = time.monotonic() + PATIENCE_S
-    while not what():
-        assert time.monotonic() < until
-        time.sleep(0.02)
-
-
 def started_in(log: Path) -> list[dict]:
     return [json.loads(line) for line in log.read_text().splitlines() if line.startswith('{"started"')]
 
@@ -112,7 +105,7 @@ def test_replicas_start_on_their_gpus_share_the_work_and_leave_nothing(model: Pa
         samples = list(solver.sample(requests(40), PARAMS))
         assert all(len(members(group)) == 3 for group in groups), "a guard, a server and its engine each"
         keys = [replica.endpoint.api_key for replica in servers._replicas]
-    wait_for(lambda: not any(map(members, groups)))
+    until(lambda: not any(map(members, groups)))
     assert Counter((each.question_id, each.attempt) for each in samples) == Counter(
         (each.question_id, each.attempt) for each in requests(40)
     )
@@ -135,9 +128,9 @@ def test_a_killed_replica_loses_nothing_and_is_started_again(model: Path, tmp_pa
                       and b"guarded" not in Path(f"/proc/{pid}/cmdline").read_bytes())  # fmt: skip
         os.kill(server, signal.SIGKILL)
         assert len(list(solver.sample(requests(40), PARAMS))) == 80
-        wait_for(lambda: not members(first))  # its engine too
-        wait_for(lambda: len(started_in(tmp_path / "vllm_server_0.log")) == 2)
-        wait_for(lambda: sum(each.lives for each in solver._fleet._servers.values()) == 2)
+        until(lambda: not members(first))  # its engine too
+        until(lambda: len(started_in(tmp_path / "vllm_server_0.log")) == 2)
+        until(lambda: sum(each.lives for each in solver._fleet._servers.values()) == 2)
         answered_by = {each.response for each in solver.sample(requests(40), PARAMS)}
         assert len(answered_by) == 2, "how many each, is a matter of who is quick"
         assert not any(str(server) in response for response in answered_by)
@@ -152,8 +145,8 @@ def test_a_replica_that_listens_no_more_and_does_not_end_is_replaced(model: Path
         struck = int(answered_by.pop())
         group = os.getpgid(struck)
         os.kill(struck, signal.SIGTERM)
-        wait_for(lambda: not members(group))
-        wait_for(lambda: sum(each.lives for each in solver._fleet._servers.values()) == 2)
+        until(lambda: not members(group))
+        until(lambda: sum(each.lives for each in solver._fleet._servers.values()) == 2)
         assert len({each.response.split()[0] for each in solver.sample(requests(40), PARAMS)} - {str(struck)}) == 2
 
 
@@ -163,9 +156,9 @@ def test_a_replica_that_dies_again_and_again_stays_away_and_none_left_is_an_erro
 ) -> None:
     monkeypatch.setattr(vllm_servers, "STARTS", 2)
     servers = VllmServers(settings(model, solver_server_args="--manner ends"), str(model), tmp_path)
-    wait_for(lambda: servers._replicas[0].child.poll() is not None)
+    until(lambda: servers._replicas[0].child.poll() is not None)
     assert len(servers.endpoints()) == 1
-    wait_for(lambda: servers._replicas[0].child.poll() is not None)
+    until(lambda: servers._replicas[0].child.poll() is not None)
     with pytest.raises(SolverError, match="vLLM server 0 has died 2 times, and there is no other"):
         servers.endpoints()
     servers.close()
@@ -200,7 +193,7 @@ def test_a_server_that_never_gets_healthy_is_one_error_with_its_last_words(
     with ServerSolver(servers) as solver, pytest.raises(SolverError, match=rf"(?s)vLLM server 0 {says}") as caught:
         list(solver.sample(requests(1), PARAMS))
     assert "SOLVER_START_TIMEOUT" in caught.value.next_step
-    wait_for(lambda: not members(group))
+    until(lambda: not members(group))
 
 
 @pytest.mark.usefixtures("vllm")
@@ -212,7 +205,7 @@ def test_a_solver_that_is_closed_while_its_servers_start_ends_them(model: Path, 
     with pytest.raises(SolverError, match="closed"):
         list(solver.sample(requests(1), PARAMS))
     closing.join()
-    wait_for(lambda: not members(group))
+    until(lambda: not members(group))
 
 
 @pytest.mark.usefixtures("vllm")
@@ -222,7 +215,7 @@ def test_servers_end_once_their_run_was_killed(tmp_path: Path) -> None:
         group = int(run.stdout.readline())
         assert len(members(group)) == 3
         run.kill()
-    wait_for(lambda: not members(group))
+    until(lambda: not members(group))
 
 
 # before anything is started

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,14 +22,16 @@ def fork_server(modules: Sequence[str], extra_env: Mapping[str, str]) -> Iterato
     `extra_env` is what libraries read when they are imported. No server where there are no modules, or on a system
     other than Linux; then, and where it is lost, children are started as they are without one.
     """
-    folder = Path(tempfile.mkdtemp(prefix="prosetting-"))
-    socket = folder / "forks"
-    try:
-        if not modules or sys.platform != "linux" or len(os.fsencode(socket)) > LONGEST_SOCKET_PATH:
+    if not modules or sys.platform != "linux":
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="prosetting-", ignore_cleanup_errors=True) as folder:
+        socket = Path(folder, "forks")
+        if len(os.fsencode(socket)) > LONGEST_SOCKET_PATH:
             yield
             return
         command = ["prosetting.core.worker_fork_server", str(socket), *modules]
-        server = children.start_child(command, log_file=folder / "log", extra_env=extra_env)
+        server = children.start_child(command, log_file=Path(folder, "log"), extra_env=extra_env)
         os.environ[SERVER] = str(socket)
         try:
             yield
@@ -38,5 +39,3 @@ def fork_server(modules: Sequence[str], extra_env: Mapping[str, str]) -> Iterato
             del os.environ[SERVER]
             children.kill_child(server)  # nothing is asked of it any more, and it may be in the middle of an import
             children.end_child(server)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

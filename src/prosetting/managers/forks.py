@@ -31,9 +31,11 @@ def modules_of(settings: Settings) -> list[str]:
     here = Path(settings.solver_model_path).expanduser().is_dir()
     samples = settings.solver_engine == "transformers" and not settings.solver_base_urls
     sampler = [local_solver.WORKER] if here and samples and not settings.physical_solver_gpu else []
-    trains = settings.first_training_round <= settings.total_rounds and not settings.trains_with_verl
     launched = settings.trl_launcher == "accelerate" and may_fork(settings, settings.solver_model_path)
-    return [*sampler, *([LAUNCHER, DPO_WORKER] if trains and launched else [])]
+    return [
+        *sampler,
+        *([LAUNCHER, DPO_WORKER] if settings.trains and not settings.trains_with_verl and launched else []),
+    ]
 
 
 @contextlib.contextmanager

@@ -53,7 +53,7 @@ def check_engines(settings: Settings, *, trainer_given: bool = False) -> None:
         check_reward_function(settings.reward_function)
     if settings.generator_model_path:
         check_generator(settings)
-    if not trains(settings):
+    if not settings.trains:
         return
     if not settings.trains_with_verl:
         TRAINERS[settings.trl_launcher].check(settings)
@@ -84,12 +84,7 @@ def check_generator(settings: Settings) -> None:
 
 def needs_model_here(settings: Settings) -> bool:
     """Whether this machine samples or trains."""
-    return engine_of(settings).samples_here or trains(settings)
-
-
-def trains(settings: Settings) -> bool:
-    """Whether any round trains."""
-    return settings.first_training_round <= settings.total_rounds
+    return engine_of(settings).samples_here or settings.trains
 
 
 def allocation_of(settings: Settings) -> Allocation:
@@ -97,7 +92,7 @@ def allocation_of(settings: Settings) -> Allocation:
     processes = None if settings.trains_with_verl else settings.trl_num_processes
     return Allocation(
         sampling=settings.physical_solver_gpu,
-        training=settings.physical_grpo_gpu[:processes] if trains(settings) or settings.generator_model_path else (),
+        training=settings.physical_grpo_gpu[:processes] if settings.trains or settings.generator_model_path else (),
         samples_here=engine_of(settings).samples_here,
     )
 

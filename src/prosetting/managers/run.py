@@ -36,7 +36,7 @@ from prosetting.errors import (
 from prosetting.managers.binding import bind, check_versions
 from prosetting.managers.gates import AskingGate, AutomaticGate, Gate
 from prosetting.managers.metrics import write_metrics
-from prosetting.managers.open_engines import OpenSolver, OpenTrainer, allocation_of, check_engines, open_engines, trains
+from prosetting.managers.open_engines import OpenSolver, OpenTrainer, allocation_of, check_engines, open_engines
 from prosetting.managers.open_teachers import check_teachers
 from prosetting.managers.question_files import QuestionFiles, load_question_files
 from prosetting.managers.repair import check_journal_is_there, set_damaged_aside, write_missing
@@ -213,7 +213,7 @@ def _greet(run: RunSoFar, notices: Sequence[str], files: QuestionFiles, mode: Mo
         len(files.heldout),
         len(files.all_reported),
     )
-    if trains(settings):
+    if settings.trains:
         how = verl_job.in_words(settings) if settings.trains_with_verl else in_words(settings)
         log.info("training: %s", how)
         if cannot := what_it_cannot_do(settings, len(files.heldout)):
