@@ -32,14 +32,14 @@ PROBE = """
 import os, signal, subprocess, sys, time
 if __name__ == "__main__":
     kind, *words = sys.argv[1:]
+    if kind == "save":
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
     print(os.getpid(), os.getppid(), "loaded" in sys.modules, flush=True)
     if kind == "tell":
         print(words, os.environ.get("PROBE"), os.getcwd(), input(), flush=True)
         sys.exit(int(words[0]))
     if kind == "fail":
         raise ValueError("no good")
-    if kind == "save":
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
     if kind == "family":
         print(subprocess.Popen(["sleep", "600"]).pid, flush=True)
     time.sleep(600)
