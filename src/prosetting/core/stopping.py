@@ -7,6 +7,7 @@ nothing is lost but its own cost. One process has one run, so the state is the m
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import contextlib
 import logging
@@ -99,8 +100,14 @@ def _asked(number: int, frame: object) -> None:
     _state.requested = True
     if _state.immediate:
         raise KeyboardInterrupt
-    log.warning("stopping: what is in flight is finished first, for at most %.0f s; again to stop at once", DRAIN_S)
     signal.setitimer(signal.ITIMER_REAL, DRAIN_S)
+    # Not said here: the signal may have come in the middle of a log line, and a file is not written to twice at once.
+    # threading.Thread takes a lock, which may be held too.
+    _thread.start_new_thread(_say_what_is_awaited, ())
+
+
+def _say_what_is_awaited() -> None:
+    log.warning("stopping: what is in flight is finished first, for at most %.0f s; again to stop at once", DRAIN_S)
 
 
 def _drained(number: int, frame: object) -> None:
