@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import re
 import shutil
 import signal
 import time
@@ -343,7 +344,7 @@ def _failure(job: TrainingJob, status: int, progress_file: Path) -> Exception:
         # Of several processes the others then report a lost connection: not the cause.
         errors = []
         next_step = "it was killed, often for want of memory: lower DPO_MAX_TOKENS_PER_FORWARD or TRL_NUM_PROCESSES"
-    elif errors and "DataLoader worker" in errors[0] and "killed by signal" in errors[0]:
+    elif errors and re.search(r"DataLoader worker .*(killed by signal|exited unexpectedly)", errors[0]):
         next_step = (
             "what computes beside the training was killed, often for want of memory: lower DPO_MAX_TOKENS_PER_FORWARD"
         )
