@@ -8,6 +8,8 @@ import os
 import signal
 import time
 
+from processes import until
+
 from prosetting.core import stopping
 
 
@@ -39,9 +41,7 @@ def test_a_signal_in_the_middle_of_a_log_line_is_told_after_it(capfd):
         with stopping.stoppable():
             log.warning("a line")
             assert stopping.requested()
-            deadline = time.monotonic() + 5
-            while b"again to stop at once" not in file.written and time.monotonic() < deadline:
-                time.sleep(0.01)
+        until(lambda: b"again to stop at once" in file.written)
     finally:
         log.removeHandler(handler)
     lines = file.written.decode().splitlines()
